@@ -1,0 +1,86 @@
+"""The root of the configuration tree, and the sections that say what is trained on what."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
+from pydantic import Field, model_validator
+
+from agentrl.config.base import Section
+from agentrl.config.rollout import RolloutConfig, TransformersEngineConfig
+from agentrl.config.train import (
+    CheckpointConfig,
+    EvalConfig,
+    GRPOConfig,
+    OptimiserConfig,
+    SFTConfig,
+    TrainConfig,
+)
+
+
+class ModelConfig(Section):
+    """The policy: a Hugging Face folder or hub name, or a builder that makes one from scratch."""
+
+    path: str | None = None
+    builder: str | None = None
+    """Plugin reference of `(seed: int) -> (model, tokenizer)`; excludes `path`."""
+    chat_template: str | None = None
+    """A Jinja file that replaces the tokenizer's own template."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the device computes in it, else float32."""
+    device: str = "auto"
+    """`auto`: cuda where there is one, else cpu."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelConfig":
+        if (self.path is None) == (self.builder is None):
+            raise ValueError("give exactly one of `path` (folder or hub name) and `builder`")
+        return self
+
+
+class TaskConfig(Section):
+    """Samples and their score."""
+
+    class_name: str = "agentrl.trainer.file_task.FileTask"
+    """Plugin reference of a `BaseTask`; the default reads verl or TRL rows."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    train: str | None = None
+    """A .jsonl or .parquet file, or a hub dataset `name[:config][:split]`."""
+    test: str | None = None
+
+
+class RunConfig(Section):
+    """Everything that decides a run. `agentrl config show` prints it resolved."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
+    """The run's folder under `output_dir`."""
+    output_dir: Path = Path("runs")
+    seed: int = 0
+    deterministic: bool = False
+    """Make a run repeatable bit by bit whatever the scheduling; slower (no shared decoding)."""
+    model: ModelConfig
+    task: TaskConfig = TaskConfig()
+    tools: str | list[dict[str, Any]] | None = None
+    """A tools YAML in verl's schema, or its list in place."""
+    interaction: str | list[dict[str, Any]] | None = None
+    """An interaction YAML in verl's schema, or its list in place."""
+    reward_weights: dict[str, float] = Field(default_factory=dict)
+    """Weight by reward source (`task`, `tool/NAME`, `tool_step`, `interaction`, ...); else 1."""
+    sandbox: SandboxConfig = AutoSandboxConfig()
+    engine: TransformersEngineConfig = TransformersEngineConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    algorithm: GRPOConfig = GRPOConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    train: TrainConfig = TrainConfig()
+    sft: SFTConfig = SFTConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    base_dir: Path | None = Field(default=None, exclude=True)
+    """The folder of the YAML file; set by the loader, relative plugin paths resolve against it."""
+
+    @property
+    def run_dir(self) -> Path:
+        """`output_dir/name`."""
+        return self.output_dir / self.name

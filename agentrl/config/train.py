@@ -1,0 +1,90 @@
+"""How the policy is improved: algorithm, optimiser, schedule, SFT, evaluation, checkpoints."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from agentrl.config.base import Section
+
+
+class KLConfig(Section):
+    """The optional penalty that holds the policy near the reference it started from."""
+
+    coefficient: NonNegativeFloat = 0.0
+    """0 switches it off, and no reference model is kept."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+
+
+class GRPOConfig(Section):
+    """Group-relative policy optimisation (DeepSeekMath, arXiv:2402.03300)."""
+
+    type: Literal["grpo"] = "grpo"
+    scale_by_std: bool = True
+    """Divide the advantage by the group's standard deviation (False: Dr. GRPO)."""
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.2
+    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    kl: KLConfig = KLConfig()
+    skip_zero_variance: bool = True
+    """Leave groups whose rewards are all equal out of the update (they have no signal)."""
+
+
+class OptimiserConfig(Section):
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: PositiveFloat = 1e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up; linear and cosine end at `min_ratio` of the peak."""
+    min_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    max_grad_norm: PositiveFloat = 1.0
+
+
+class TrainConfig(Section):
+    """The GRPO loop."""
+
+    steps: PositiveInt = 100
+    """Rollout batches; one policy version each."""
+    prompts_per_step: PositiveInt = 8
+    epochs_per_step: PositiveInt = 1
+    """Passes over one rollout batch, with `old_logprobs` fixed."""
+    minibatches_per_epoch: PositiveInt = 1
+    """Optimiser steps per pass; each accumulates gradients over its micro-batches."""
+    max_tokens_per_microbatch: PositiveInt = 8192
+    """Padded tokens per forward pass; raise it until memory is full."""
+    max_empty_steps: PositiveInt = 3
+    """Steps in a row whose trajectories were all dropped before the run stops."""
+
+
+class SFTConfig(Section):
+    """Supervised warm start on the task's demonstrations, before or without GRPO."""
+
+    steps: NonNegativeInt = 0
+    """Optimiser steps; 0 switches SFT off in `train`."""
+    batch_size: PositiveInt = 32
+    """Demonstrations per optimiser step."""
+    max_length: PositiveInt = 1024
+    """Demonstrations longer than this many tokens are left out, and counted."""
+    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-5)
+
+
+class EvalConfig(Section):
+    """Evaluation on the test split: before, every so often, and after."""
+
+    samples: NonNegativeInt = 200
+    """0 switches evaluation off."""
+    every: NonNegativeInt = 0
+    """Steps between evaluations; 0 means only before and after."""
+    temperature: NonNegativeFloat = 0.0
+
+
+class CheckpointConfig(Section):
+    """Checkpoints: written atomically, resumed exactly."""
+
+    every: NonNegativeInt = 20
+    """Steps between checkpoints; the last step always writes one."""
+    keep: PositiveInt = 2
+    """How many of the latest to keep."""

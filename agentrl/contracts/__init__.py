@@ -1,0 +1,1 @@
+"""The types every layer shares: tools, interactions, tasks, samples, trajectories, rewards."""

@@ -1,0 +1,57 @@
+"""The reward ledger: every reward a trajectory got, from whom, for which turn, at what weight.
+
+Sources are slash-separated paths: `task`, `tool/<name>` (`calc_reward`), `tool_step/<name>`
+(`execute`), `interaction` (`calculate_score`), `interaction_turn`, `penalty/<reason>`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardEntry:
+    """One reward. `turn` is the index of the turn it belongs to, None for the whole trajectory."""
+
+    source: str
+    value: float
+    turn: int | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RewardLedger:
+    """The rewards of one trajectory, in the order in which they were given."""
+
+    entries: tuple[RewardEntry, ...] = ()
+
+    @property
+    def total(self) -> float:
+        """The weighted sum: the scalar that the advantage is computed from."""
+        return sum(entry.value * entry.weight for entry in self.entries)
+
+    def of(self, source: str) -> float:
+        """Return the unweighted sum of `source` and of everything below it."""
+        return sum(e.value for e in self.entries if _is_under(e.source, source))
+
+    def __iter__(self) -> Iterator[RewardEntry]:
+        """Iterate over the entries."""
+        return iter(self.entries)
+
+
+def weigh(entries: Iterable[RewardEntry], weights: Mapping[str, float]) -> RewardLedger:
+    """Give each entry the weight of the longest source in `weights` that it lies under (else 1)."""
+
+    def weight_of(source: str) -> float:
+        matches = [key for key in weights if _is_under(source, key)]
+        return weights[max(matches, key=len)] if matches else 1.0
+
+    return RewardLedger(
+        tuple(
+            RewardEntry(source=e.source, value=e.value, turn=e.turn, weight=weight_of(e.source))
+            for e in entries
+        )
+    )
+
+
+def _is_under(source: str, prefix: str) -> bool:
+    return source == prefix or source.startswith(prefix + "/")

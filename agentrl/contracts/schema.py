@@ -1,0 +1,82 @@
+"""Tool schemas: reading them, inferring a missing one, and validating a call's arguments.
+
+The JSON Schema of `parameters` is kept whole and used twice: shown to the model, and applied to
+each call before `execute`, with every violation listed so that the model can mend all at once.
+"""
+
+import inspect
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator, SchemaError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from agentrl.contracts.tool import FunctionSchema, ToolSchema
+from agentrl.errors import ConfigError
+
+
+def read_schema(raw: Any, *, where: str) -> ToolSchema:
+    """Read a schema from YAML; the bare function form without `type` is taken too.
+
+    Raises:
+        ConfigError: it is not an OpenAI function schema, or `parameters` is not JSON Schema.
+    """
+    if isinstance(raw, Mapping) and "function" not in raw and "name" in raw:
+        raw = {"type": "function", "function": raw}
+    try:
+        schema = ToolSchema.model_validate(raw)
+        Draft202012Validator.check_schema(schema.function.parameters)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(
+            f"{where}: `tool_schema.{key}`: {fault['msg']}; expected the OpenAI form "
+            f"{{type: function, function: {{name, description, parameters}}}}"
+        ) from None
+    except SchemaError as error:
+        path = ".".join(["tool_schema.function.parameters", *map(str, error.path)])
+        raise ConfigError(f"{where}: `{path}` is not valid JSON Schema: {error.message}") from None
+    return schema
+
+
+def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
+    """Infer a schema from a class: its name, its docstring, and the type of `parameters`.
+
+    `execute(self, instance_id, parameters: Arguments)` must annotate `parameters` with a
+    TypedDict or a pydantic model; its fields become the JSON Schema (`Annotated[str, Field(
+    description=...)]` describes one).
+
+    Raises:
+        ConfigError: the annotation says nothing about the arguments.
+    """
+    execute = tool_class.execute  # type: ignore[attr-defined]
+    hints = typing.get_type_hints(execute, include_extras=True)
+    annotation = hints.get("parameters")
+    if annotation in (None, dict, Any) or typing.get_origin(annotation) is dict:
+        raise ConfigError(
+            f"{where}: no `tool_schema`, and none can be inferred: annotate `parameters` of "
+            f"{tool_class.__name__}.execute with a TypedDict, or write `tool_schema` in the YAML"
+        )
+    try:
+        parameters = TypeAdapter(annotation).json_schema()
+    except PydanticUserError as error:
+        raise ConfigError(f"{where}: the schema of {annotation!r} cannot be inferred: {error}")
+    parameters.pop("title", None)
+    for field in parameters.get("properties", {}).values():
+        field.pop("title", None)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", tool_class.__name__).lower()
+    description = inspect.cleandoc(tool_class.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return ToolSchema(
+        function=FunctionSchema(
+            name=name.removesuffix("_tool"), description=description, parameters=parameters
+        )
+    )
+
+
+def violations(schema: ToolSchema, arguments: Mapping[str, Any]) -> list[str]:
+    """List everything that is wrong with a call's arguments; empty when they are valid."""
+    validator = Draft202012Validator(schema.function.parameters)
+    faults = sorted(validator.iter_errors(dict(arguments)), key=lambda f: list(map(str, f.path)))
+    return [f"{'.'.join(map(str, fault.path)) or 'arguments'}: {fault.message}" for fault in faults]

@@ -1,0 +1,75 @@
+"""What the rollout asks of an inference engine: token ids in, token ids and log-probabilities out.
+
+Engines live one per file in `agentrl.rollout.engines`. They never see text, templates or tools.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How one request is sampled.
+
+    `temperature` 0 means greedy. `top_p` 1 and `top_k` 0 leave the distribution whole. The seed
+    belongs to the request alone: its tokens do not depend on what else is in the batch.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What the policy wrote.
+
+    `logprobs[i]` is the log-probability of `token_ids[i]` under the distribution it was drawn
+    from (after temperature, top-k and top-p; for greedy requests, the plain softmax). A stop
+    token that was sampled is the last token. `policy_version` is the version of the weights
+    that wrote the first token.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: Literal["stop", "length"]
+    policy_version: int = 0
+
+
+class WeightSource(Protocol):
+    """The trainer's current weights, streamed by name."""
+
+    def named_tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
+        """Yield every parameter once, detached."""
+
+
+class Engine(Protocol):
+    """An inference engine. All methods may be called concurrently from one event loop."""
+
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, *, session: str
+    ) -> Completion:
+        """Complete one prompt. `session` is the episode's id, stable over its turns.
+
+        Raises:
+            EngineError: when the engine fails; the request may be sent again.
+        """
+
+    async def update_weights(self, weights: WeightSource, version: int) -> None:
+        """Take the trainer's weights; later tokens carry `version`."""
+
+    async def sleep(self) -> None:
+        """Free what the trainer may need (device memory) until `wake`."""
+
+    async def wake(self) -> None:
+        """Make ready to generate again."""
+
+    async def close(self) -> None:
+        """End the engine; requests in flight fail with `EngineError`."""
