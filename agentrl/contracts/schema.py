@@ -62,7 +62,9 @@ def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
     try:
         parameters = TypeAdapter(annotation).json_schema()
     except PydanticUserError as error:
-        raise ConfigError(f"{where}: the schema of {annotation!r} cannot be inferred: {error}")
+        raise ConfigError(
+            f"{where}: the schema of {annotation!r} cannot be inferred: {error}"
+        ) from error
     parameters.pop("title", None)
     for field in parameters.get("properties", {}).values():
         field.pop("title", None)

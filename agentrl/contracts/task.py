@@ -57,5 +57,5 @@ class BaseTask(ABC):
         return trajectory.rewards.of("task") >= 1.0
 
     def demonstrations(self) -> Sequence[Demonstration]:
-        """Return dialogues for SFT, made from the training split only; empty when there are none."""
+        """Return dialogues for SFT, made from the training split only; may be empty."""
         return ()

@@ -39,7 +39,7 @@ class ToolSchema(BaseModel):
 
     def for_template(self) -> dict[str, Any]:
         """Return the dictionary that a chat template's `tools=` expects."""
-        return self.model_dump(exclude_unset=True) | {"type": "function"}
+        return {"type": "function"} | self.model_dump(exclude_unset=True)
 
 
 class ToolResponse(BaseModel):
