@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from pydantic import Field, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.rollout import RolloutConfig, TransformersEngineConfig
+from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
     CheckpointConfig,
     EvalConfig,

@@ -1,0 +1,1 @@
+"""From a sample to a trajectory: rendering, engines, tools, episodes and groups."""
