@@ -26,6 +26,22 @@ class Sampling:
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse values that no engine could honour.
+
+        Raises:
+            ValueError: a parameter is out of its range.
+        """
+        ranges = (
+            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature, self.temperature >= 0, "0 (greedy) or above"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k, self.top_k >= 0, "0 (no limit) or above"),
+        )
+        for name, value, valid, expected in ranges:
+            if not valid:
+                raise ValueError(f"sampling.{name} should be {expected}, got {value}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
