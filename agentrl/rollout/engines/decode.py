@@ -224,14 +224,10 @@ class DecodeBatch:
         logits_BTV: torch.Tensor = output.logits
         return logits_BTV[:, -1]
 
-    def _sample(
-        self, rows: list[Row], plan: SamplingPlan, logits_BV: torch.Tensor
-    ) -> torch.Tensor:
+    def _sample(self, rows: list[Row], plan: SamplingPlan, logits_BV: torch.Tensor) -> torch.Tensor:
         """Sample every row's next token and append it; return the tokens."""
         tokens_B, logprobs_B = sample(logits_BV, plan, [row.draws.random() for row in rows])
-        for row, token, logprob in zip(
-            rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True
-        ):
+        for row, token, logprob in zip(rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
             row.accept(token, logprob)
         self.stats.generated_tokens += len(rows)
         return tokens_B

@@ -17,9 +17,7 @@ from .conftest import VOCAB, build_model
 
 def make_prompts(count: int, *, longest: int = 20) -> list[list[int]]:
     rng = random.Random(7)
-    return [
-        [rng.randrange(VOCAB) for _ in range(rng.randrange(1, longest))] for _ in range(count)
-    ]
+    return [[rng.randrange(VOCAB) for _ in range(rng.randrange(1, longest))] for _ in range(count)]
 
 
 @torch.no_grad()
