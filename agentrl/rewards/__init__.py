@@ -1,0 +1,1 @@
+"""Answer checkers: plain functions of text that tools, interactions and tasks share."""
