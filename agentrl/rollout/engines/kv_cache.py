@@ -8,9 +8,33 @@ Shapes: R rows, H heads, C columns (token positions), D head dimension.
 """
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+from transformers import PretrainedConfig
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
+
+from agentrl.errors import ConfigError, EngineError
 
 MIN_COLUMNS = 64
+
+
+def check_cacheable(config: PretrainedConfig) -> None:
+    """Refuse models whose layers keep more than keys and values per position.
+
+    Raises:
+        ConfigError: naming the first layer of another kind.
+    """
+    for index, layer in enumerate(DynamicCache(config=config).layers):
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise ConfigError(
+                f"the transformers engine needs a key-value cache in every layer; layer {index} "
+                f"of {config.model_type!r} uses {type(layer).__name__}: choose another "
+                "engine.type, such as vllm"
+            )
 
 
 class Window:
@@ -110,8 +134,17 @@ class WindowCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[])
 
     def append(self, prefilled: DynamicCache, rows: list[int], width: int) -> None:
-        """Add rows of a left-padded prefill of `width` columns; one may be named repeatedly."""
+        """Add rows of a left-padded prefill of `width` columns; one may be named repeatedly.
+
+        Raises:
+            EngineError: the model did not fill the cache, so it must keep its state elsewhere.
+        """
         window = self.window
+        if prefilled.get_seq_length() != width:
+            raise EngineError(
+                f"the model cached {prefilled.get_seq_length()} of {width} prompt positions: it "
+                "does not use a standard key-value cache; choose another engine.type"
+            )
         if window.rows + len(rows) > window.row_capacity or window.end < width:
             self._relocate(rows=window.rows + len(rows), columns=max(window.width, width))
         while len(self.layers) < len(prefilled.layers):

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from agentrl.errors import EngineError, RolloutError, boundary
 from agentrl.rollout.engine import Completion, Sampling, WeightSource
 from agentrl.rollout.engines.decode import DecodeBatch, EngineStats, Row
+from agentrl.rollout.engines.kv_cache import check_cacheable
 from agentrl.rollout.engines.weights import copy_weights
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ class TransformersEngine:
         deterministic: compute every request alone, in order of arrival. Its result is then
             bit-identical whatever else runs; otherwise a seed fixes the random draws, but the
             batch's shape may change the last bits of the logits.
+
+    Raises:
+        ConfigError: the model keeps a state other than keys and values.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class TransformersEngine:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._closed = False
         config = model.config.get_text_config()
+        check_cacheable(config)
         self._vocab_size: int = model.get_input_embeddings().weight.shape[0]
         self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from agentrl.errors import EngineError
 from agentrl.rollout.engines.kv_cache import MIN_COLUMNS, WindowCache, fill_gaps
 
 HEADS, DIM = 2, 3
@@ -71,6 +72,11 @@ def test_a_narrow_joiner_is_right_aligned():
     cache.append(prefilled(1, width=3), [0], 3)
     cache.append(prefilled(2, width=1), [0], 1)
     assert step(cache, 3, 4) == [[1, 1, 1, 3], [0, 0, 2, 4]]
+
+
+def test_a_prefill_that_left_the_cache_empty_is_refused():
+    with pytest.raises(EngineError, match="cached 0 of 3 prompt positions"):
+        WindowCache().append(DynamicCache(), [0], 3)
 
 
 def test_rows_leave_and_the_window_is_trimmed():

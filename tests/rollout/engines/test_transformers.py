@@ -6,8 +6,9 @@ import threading
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM
 
-from agentrl.errors import EngineError
+from agentrl.errors import ConfigError, EngineError
 from agentrl.rollout.engine import Completion, Sampling
 from agentrl.rollout.engines.transformers import TransformersEngine
 from agentrl.rollout.engines.weights import ModuleWeights
@@ -173,6 +174,12 @@ async def test_a_stop_token_ends_the_completion_and_is_its_last_token(engine):
 async def test_one_token_may_be_asked_for(engine):
     done = await engine.generate([4], Sampling(max_tokens=1), session="a")
     assert (len(done.token_ids), done.finish_reason) == (1, "length")
+
+
+def test_a_model_with_recurrent_layers_is_refused_at_once():
+    model = MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1))
+    with pytest.raises(ConfigError, match="layer 0 of 'mamba' uses LinearAttentionLayer"):
+        TransformersEngine(model)
 
 
 async def test_generation_ends_at_the_models_last_position(engine):
