@@ -45,6 +45,7 @@ class ScriptedEngine:
         tokenizer: encodes replies given as text.
         stop_token_id: appended to replies given as text, as a model ends its turn.
         delay_s: how long every call takes; calls do not wait for each other.
+        token_delay_s: what every token written adds to that.
         logprob: the log-probability of every token.
     """
 
@@ -55,6 +56,7 @@ class ScriptedEngine:
         tokenizer: Encoder | None = None,
         stop_token_id: int | None = None,
         delay_s: float = 0.0,
+        token_delay_s: float = 0.0,
         logprob: float = 0.0,
     ) -> None:
         self.requests: list[ScriptedRequest] = []
@@ -63,6 +65,7 @@ class ScriptedEngine:
         self._tokenizer = tokenizer
         self._stop_token_id = stop_token_id
         self._delay_s = delay_s
+        self._token_delay_s = token_delay_s
         self._logprob = logprob
         self._turns: dict[str, int] = {}
         self._closed = False
@@ -86,13 +89,13 @@ class ScriptedEngine:
         )
         version = self.policy_version
         written = self._encode(self._reply(session, turn, prompt_ids))
-        if self._delay_s > 0:
-            await asyncio.sleep(self._delay_s)
         stops = [i for i, token in enumerate(written) if token in sampling.stop_token_ids]
-        end = min([sampling.max_tokens, *(i + 1 for i in stops[:1])])
-        token_ids = written[:end]
-        stopped = bool(token_ids) and token_ids[-1] in sampling.stop_token_ids
+        token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops[:1])])]
+        delay_s = self._delay_s + self._token_delay_s * len(token_ids)
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
         # A reply that simply ends counts as stopped; only the budget cuts it short.
+        stopped = bool(stops) and stops[0] < len(token_ids)
         complete = stopped or len(written) <= sampling.max_tokens
         return Completion(
             token_ids=token_ids,
