@@ -1,0 +1,203 @@
+"""The Docker backend: hardened containers, controlled over the Docker SDK.
+
+Frames travel over the container's attach stream, so nothing is mounted and remote daemons and
+other runtimes (gVisor) work alike. A container's input is ours alone: when we are gone it ends,
+the fork server sees that, exits, and the daemon removes the container.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import time
+from typing import Any
+
+from agentrl.config.sandbox import DockerOptions, PoolConfig
+from agentrl.errors import NotReadyError, SandboxError
+from agentrl.sandbox.attach import AttachStream, attach
+from agentrl.sandbox.guest import Berth, Guest, Spawner
+from agentrl.sandbox.image import ensure_image
+from agentrl.sandbox.labels import Labels, reap
+from agentrl.sandbox.owner import Owner
+
+logger = logging.getLogger(__name__)
+
+BOX = "/box"
+GUEST = "/opt/agentrl"
+MEGABYTE = 1024 * 1024
+OVERHEAD_MB = 96
+SHARED_MEMORY_MB = 16
+LOG_TAIL = 50
+
+
+class DockerSpawner(Spawner):
+    """Starts fork servers in containers."""
+
+    name = "docker"
+
+    def __init__(self, config: PoolConfig, options: DockerOptions) -> None:
+        self._config, self._options = config, options
+        self._client: Any = None
+        self._image = ""
+        self._labels = Labels(owner=Owner.myself(), expires_at=time.time() + config.expire_s)
+
+    async def prepare(self) -> None:
+        """Reach the daemon, remove dead owners' containers, find or build the image.
+
+        Raises:
+            NotReadyError: no daemon answers, the runtime is not installed, or there is no image.
+        """
+        self._client = await connect(self._options, self._config.workers)
+        if self._options.runtime is not None:
+            await self._check_runtime(self._options.runtime)
+        await asyncio.to_thread(reap, self._client)
+        self._image = await ensure_image(self._client, self._options)
+
+    async def _check_runtime(self, runtime: str) -> None:
+        info = await asyncio.to_thread(self._client.info)
+        known = sorted(info.get("Runtimes") or {})
+        if runtime not in known:
+            raise NotReadyError(
+                f"sandbox docker: runtime {runtime!r} is not known to the daemon, which has "
+                f"{known}; install it and name it in /etc/docker/daemon.json"
+            )
+
+    async def spawn(self, berth: Berth, settings: dict[str, Any]) -> Guest:
+        """Start one container."""
+        import docker.errors
+        import requests
+
+        settings = {**settings, "box": BOX, "jail": "uid", "seccomp": True}
+        command = ["python3", "-s", "-E", f"{GUEST}/supervisor.py", json.dumps(settings)]
+        container_id = ""
+        try:
+            container_id = await asyncio.to_thread(self._create, command, len(berth.uids))
+            stream = await attach(self._client, container_id, self._options.connect_timeout_s)
+            await asyncio.to_thread(self._client.api.start, container_id)
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            if container_id:
+                await _remove(self._client, container_id)
+            raise SandboxError(f"docker did not start a container: {error}") from error
+        return ContainerGuest(self._client, container_id, stream)
+
+    def _create(self, command: list[str], slots: int) -> str:
+        api, config = self._client.api, self._config
+        disk = config.disk_mb * slots * MEGABYTE
+        inodes = config.max_files * slots
+        memory = (OVERHEAD_MB + (config.memory_mb + config.disk_mb) * slots) * MEGABYTE
+        shared = f"rw,nosuid,nodev,noexec,mode=1777,size={SHARED_MEMORY_MB}m,nr_inodes=1024"
+        host = api.create_host_config(
+            auto_remove=True,
+            network_mode="none",
+            ipc_mode="none",
+            read_only=True,
+            tmpfs={
+                BOX: f"rw,nosuid,nodev,exec,mode=0755,size={disk},nr_inodes={inodes}",
+                "/dev/shm": shared,
+            },
+            cap_drop=["ALL"],
+            cap_add=["SETUID", "SETGID"],
+            security_opt=["no-new-privileges"],
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=1 + slots * (1 + config.processes),
+            nano_cpus=int(config.cpus * slots * 1e9),
+            runtime=self._options.runtime,
+            log_config={"type": "none"},
+        )
+        created = api.create_container(
+            self._image,
+            command=command,
+            entrypoint=[],
+            user="0:0",
+            working_dir="/",
+            hostname="sandbox",
+            stdin_open=True,
+            labels=self._labels.as_dict(),
+            host_config=host,
+        )
+        return str(created["Id"])
+
+    def isolation(self) -> str:
+        """Say which walls stand."""
+        runtime = self._options.runtime or "the daemon's default runtime"
+        return (
+            f"docker ({runtime}): no network, read-only root, all capabilities dropped from "
+            "programs, no-new-privileges, Docker's and our own seccomp profile, a user per slot, "
+            "memory, process and CPU limits"
+        )
+
+    async def close(self) -> None:
+        """Close the connections to the daemon."""
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close)
+            self._client = None
+
+
+class ContainerGuest(Guest):
+    """One container, spoken to over its attach stream."""
+
+    def __init__(self, client: Any, container_id: str, stream: AttachStream) -> None:
+        self.sandbox_id = container_id[:12]
+        self._client, self._container_id, self._stream = client, container_id, stream
+
+    async def read(self) -> bytes:
+        """Return what has arrived; empty when the guest is gone."""
+        return await self._stream.read()
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes."""
+        await self._stream.write(data)
+
+    async def last_words(self) -> str:
+        """Return what the guest wrote on its standard error."""
+        return self._stream.stderr.decode("utf-8", "replace").strip()
+
+    async def end(self) -> None:
+        """Close the container's input and remove it."""
+        await self._stream.close()
+        await _remove(self._client, self._container_id)
+
+
+async def connect(options: DockerOptions, threads: int = 8) -> Any:
+    """Return a client whose daemon has answered.
+
+    Raises:
+        NotReadyError: the SDK is missing, or no daemon answers in time.
+    """
+    try:
+        import docker
+        import docker.errors
+        import requests
+    except ImportError as error:
+        raise NotReadyError(
+            "sandbox docker: the Docker SDK is not installed; `pip install agentrl[docker]`"
+        ) from error
+
+    def open_client() -> Any:
+        timeout_s = math.ceil(options.connect_timeout_s)
+        client = docker.from_env(timeout=timeout_s, max_pool_size=max(10, threads), version="auto")
+        client.ping()
+        return client
+
+    try:
+        async with asyncio.timeout(options.connect_timeout_s * 2):
+            return await asyncio.to_thread(open_client)
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        raise NotReadyError(
+            f"sandbox docker: no daemon answers ({error}); start one, set DOCKER_HOST, or use "
+            "sandbox.type=bubblewrap"
+        ) from error
+
+
+async def _remove(client: Any, container_id: str) -> None:
+    import docker.errors
+    import requests
+
+    try:
+        await asyncio.to_thread(client.api.remove_container, container_id, force=True, v=True)
+    except docker.errors.APIError as error:
+        # Gone already, or being removed because its input has ended: both are what we want.
+        logger.debug("container %s: %s", container_id[:12], error)
+    except (requests.RequestException, docker.errors.DockerException) as error:
+        logger.warning("container %s could not be removed: %s", container_id[:12], error)

@@ -1,0 +1,234 @@
+"""The pool: warm workers, one fair queue in front of them, and a keeper that replaces them.
+
+The same for every backend. A request takes a seat (a slot of a worker), exchanges one frame with
+the guest, and gives the seat back. A worker that was lost, that doubts itself, or that has run its
+number of programs is replaced in the background; a request whose worker was lost is run once more.
+"""
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from agentrl.config.sandbox import PoolConfig
+from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
+from agentrl.errors import NotReadyError, SandboxError, ToolError
+from agentrl.sandbox.guest import Berth, Spawner
+from agentrl.sandbox.languages import Language, find_language, language_table, steps
+from agentrl.sandbox.queue import FairQueue
+from agentrl.sandbox.results import read_result
+from agentrl.sandbox.worker import Worker, WorkerLostError
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+ANSWER_GRACE_S = 30.0
+STARTS_AT_ONCE = 4
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+PING_EVERY_S, PING_TIMEOUT_S = 15.0, 10.0
+FIRST_UID, LAST_UID = 20_000, 60_000
+GUEST_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Seat:
+    """One slot of one worker."""
+
+    worker: Worker
+    slot: int
+
+
+def _sits_on(worker: Worker, seat: Seat) -> bool:
+    return seat.worker is worker
+
+
+class Pool(Sandbox):
+    """Runs programs on warm workers made by a `Spawner`."""
+
+    def __init__(self, config: PoolConfig, spawner: Spawner) -> None:
+        self.name = spawner.name
+        self._config = config
+        self._spawner = spawner
+        self._languages = language_table(config.languages)
+        self._seats: FairQueue[Seat] = FairQueue(config.max_queue)
+        self._workers: set[Worker] = set()
+        self._doubtful: asyncio.Queue[Worker] = asyncio.Queue()
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._numbers = 0
+        self._first_uid = random.randrange(FIRST_UID, LAST_UID)
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start every worker.
+
+        Raises:
+            NotReadyError: the backend cannot be had, or its first worker does not start.
+        """
+        await self._spawner.prepare()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._config.workers):
+                    group.create_task(self._add_worker())
+        except* SandboxError as errors:
+            await self.close()
+            raise NotReadyError(f"sandbox {self.name}: {errors.exceptions[0]}") from errors
+        self._keeper = asyncio.create_task(self._keep(), name=f"sandbox {self.name} keeper")
+
+    async def run(self, request: RunRequest) -> RunResult:
+        """Run one program on the next free seat.
+
+        Raises:
+            SandboxError: two workers were lost under it, or the queue is full.
+            ToolError: the request is not acceptable.
+        """
+        language = self._check(request)
+        for attempt in range(1, ATTEMPTS + 1):
+            seat = await self._seats.take(request.owner)
+            self._check_commands(language, request.language, seat.worker)
+            try:
+                return await self._run_on(seat, request, language, attempt)
+            except WorkerLostError:
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _run_on(
+        self, seat: Seat, request: RunRequest, language: Language, attempt: int
+    ) -> RunResult:
+        header = {
+            "op": "run",
+            "slot": seat.slot,
+            "steps": steps(language, request),
+            "file": language.file,
+            "files": list(request.files),
+            "fetch": list(request.fetch_files),
+            "memory_mb": request.memory_mb,
+            "max_output_bytes": request.max_output_bytes,
+        }
+        stdin = request.stdin.encode("utf-8", "surrogatepass")
+        code = request.code.encode("utf-8", "surrogatepass")
+        seat.worker.executions += 1
+        frame = await seat.worker.exchange(
+            header,
+            [code, stdin, *request.files.values()],
+            timeout_s=request.compile_timeout_s + request.run_timeout_s + ANSWER_GRACE_S,
+            settled=lambda: self._release(seat),
+        )
+        result = read_result(frame, sandbox_id=seat.worker.guest.sandbox_id, attempts=attempt)
+        if result.status is RunStatus.SANDBOX_ERROR:
+            raise WorkerLostError(f"sandbox {result.sandbox_id}: {frame.header.get('reason')}")
+        return result
+
+    async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
+        """Open a stateful Python session."""
+        raise ToolError("sessions are not available yet")
+
+    async def close(self) -> None:
+        """End the keeper and every worker. May be called twice."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        self._seats.fail(SandboxError("the sandbox is closing"))
+        workers, self._workers = self._workers, set()
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(worker.end())
+        await self._spawner.close()
+
+    def isolation(self) -> str:
+        """Say in one line which isolation is in force."""
+        return self._spawner.isolation()
+
+    def _check(self, request: RunRequest) -> Language:
+        language = find_language(self._languages, request.language)
+        if not 0 < request.memory_mb <= self._config.memory_mb:
+            raise ToolError(
+                f"memory_mb={request.memory_mb}: expected 1 to {self._config.memory_mb} "
+                "(sandbox.memory_mb)"
+            )
+        return language
+
+    def _check_commands(self, language: Language, name: str, worker: Worker) -> None:
+        lacking = worker.missing.intersection(language.commands)
+        if lacking:
+            raise ToolError(
+                f"language {name!r} is not in this sandbox: {', '.join(sorted(lacking))} not "
+                "found; add it to the image (docker) or to this machine (bubblewrap)"
+            )
+
+    def _release(self, seat: Seat) -> None:
+        worker = seat.worker
+        if worker.executions >= self._config.recycle_after:
+            worker.suspect(f"it ran {worker.executions} programs")
+        if worker.doubt is None:
+            self._seats.give(seat)
+
+    async def _add_worker(self) -> None:
+        async with self._starts:
+            self._numbers += 1
+            uids = self._next_uids()
+            berth = Berth(number=self._numbers, uids=uids)
+            guest = await self._spawner.spawn(berth, self._settings(uids))
+            worker = Worker(guest, berth.number)
+            await worker.start(self._config.start_timeout_s)
+        worker.on_doubt = self._doubtful.put_nowait
+        self._workers.add(worker)
+        for slot in range(len(uids)):
+            self._seats.give(Seat(worker=worker, slot=slot))
+
+    def _next_uids(self) -> tuple[int, ...]:
+        """Return user ids that no living worker of this pool has: process limits count by user."""
+        first = self._first_uid + self._numbers * self._config.slots
+        span = LAST_UID - FIRST_UID
+        return tuple(FIRST_UID + (first + k) % span for k in range(self._config.slots))
+
+    def _settings(self, uids: tuple[int, ...]) -> dict[str, Any]:
+        commands = {word for lang in self._languages.values() for word in lang.commands}
+        return {
+            "uids": uids,
+            "commands": sorted(commands),
+            "disk_mb": self._config.disk_mb,
+            "processes": self._config.processes,
+            "preload": self._config.preload,
+            "expire_s": self._config.expire_s,
+            "path": GUEST_PATH,
+            "environment": {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        }
+
+    async def _keep(self) -> None:
+        """Replace doubtful workers, and ping the others now and then."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ping_for_ever())
+            while True:
+                worker = await self._doubtful.get()
+                if worker in self._workers:
+                    self._workers.discard(worker)
+                    self._seats.discard_where(partial(_sits_on, worker))
+                    group.create_task(self._replace(worker))
+
+    async def _replace(self, worker: Worker) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._add_worker()
+                break
+            except SandboxError as error:
+                logger.warning("sandbox %s: no replacement yet: %s", self.name, error)
+                if not self._workers:
+                    self._seats.fail(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        await worker.idle()
+        await worker.end()
+
+    async def _ping_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            for worker in list(self._workers):
+                try:
+                    await worker.exchange({"op": "ping"}, timeout_s=PING_TIMEOUT_S)
+                except WorkerLostError as error:
+                    logger.info("%s", error)

@@ -1,0 +1,154 @@
+"""One worker: a guest, the exchange of frames with it, and its slots' book-keeping."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agentrl.errors import SandboxError
+from agentrl.sandbox.frames import Decoder, Frame, encode
+from agentrl.sandbox.guest import Guest
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerLostError(SandboxError):
+    """The guest went away with a request under way: whether that ran to its end is not known."""
+
+
+class Worker:
+    """Sends requests to one guest and matches its answers to them."""
+
+    def __init__(self, guest: Guest, number: int) -> None:
+        self.guest = guest
+        self.number = number
+        self.executions = 0
+        self.doubt: str | None = None
+        self.missing: frozenset[str] = frozenset()
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[Frame]] = {}
+        self._ready: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._reader: asyncio.Task[None] | None = None
+        self._lost: str | None = None
+        self.on_doubt: Callable[[Worker], None] | None = None
+
+    async def start(self, timeout_s: float) -> None:
+        """Begin reading; wait until the guest says that it is ready.
+
+        Raises:
+            SandboxError: it does not, with what it wrote on its standard error.
+        """
+        self._reader = asyncio.create_task(self._read(), name=f"sandbox {self.guest.sandbox_id}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                ready = await asyncio.shield(self._ready)
+        except (TimeoutError, WorkerLostError) as error:
+            await self.end()
+            words = await self.guest.last_words()
+            raise SandboxError(
+                f"sandbox {self.guest.sandbox_id} did not get ready"
+                + (f" within {timeout_s:.0f} s" if isinstance(error, TimeoutError) else "")
+                + (f"; it wrote: {words}" if words else "")
+            ) from error
+        self.missing = frozenset(ready.header["missing"])
+
+    async def exchange(
+        self,
+        header: dict[str, Any],
+        blobs: Sequence[bytes] = (),
+        *,
+        timeout_s: float,
+        settled: Callable[[], None] | None = None,
+    ) -> Frame:
+        """Send one request and wait for its answer; a cancelled caller ends the program.
+
+        `settled` is called once the guest has done with the request, which after a cancellation
+        is later than the return of this call.
+
+        Raises:
+            WorkerLostError: the guest went away, or did not answer within `timeout_s`.
+        """
+        number = next(self._ids)
+        answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        if settled is not None:
+            answer.add_done_callback(lambda _: settled())
+        self._answers[number] = answer
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._send({**header, "id": number}, blobs)
+                return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            with contextlib.suppress(WorkerLostError):
+                await self._send({"op": "cancel", "id": number})
+            raise
+        except TimeoutError:
+            self._lose(f"no answer within {timeout_s:.0f} s")
+            raise WorkerLostError(
+                f"sandbox {self.guest.sandbox_id} did not answer within {timeout_s:.0f} s"
+            ) from None
+
+    async def _send(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        try:
+            await self.guest.write(encode(header, blobs))
+        except OSError as error:
+            self._lose(str(error))
+        if self._lost is not None:
+            self._lose(self._lost)
+            raise WorkerLostError(f"sandbox {self.guest.sandbox_id} was lost: {self._lost}")
+
+    def suspect(self, reason: str) -> None:
+        """Have this worker replaced: something is not as it should be."""
+        if self.doubt is None:
+            self.doubt = reason
+            logger.debug("sandbox %s is to be replaced: %s", self.guest.sandbox_id, reason)
+            if self.on_doubt is not None:
+                self.on_doubt(self)
+
+    async def idle(self) -> None:
+        """Wait until no request is under way."""
+        pending = [answer for answer in self._answers.values() if not answer.done()]
+        if pending:
+            await asyncio.wait(pending)
+
+    async def end(self) -> None:
+        """Kill the guest and stop reading. May be called twice."""
+        await self.guest.end()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    async def _read(self) -> None:
+        decoder = Decoder()
+        reason = "its stream ended"
+        try:
+            while data := await self.guest.read():
+                for frame in decoder.feed(data):
+                    self._take(frame)
+        except SandboxError as error:
+            reason = str(error)
+        finally:
+            self._lose(reason)
+
+    def _take(self, frame: Frame) -> None:
+        operation = frame.header.get("op")
+        if operation == "ready" and not self._ready.done():
+            self._ready.set_result(frame)
+        elif operation == "broken":
+            self.suspect(str(frame.header.get("reason")))
+        elif operation == "result":
+            answer = self._answers.pop(frame.header.get("id", 0), None)
+            if answer is not None and not answer.done():
+                answer.set_result(frame)
+
+    def _lose(self, reason: str) -> None:
+        self._lost = self._lost or reason
+        error = WorkerLostError(f"sandbox {self.guest.sandbox_id} was lost: {reason}")
+        waiting = [self._ready, *self._answers.values()]
+        self._answers.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # read, so that an abandoned one does not warn
+        self.suspect(reason)

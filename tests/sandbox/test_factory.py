@@ -1,0 +1,59 @@
+"""Which sandbox is opened, and the one clear error when none can be."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from agentrl.config.sandbox import (
+    AutoSandboxConfig,
+    BubblewrapSandboxConfig,
+    DockerSandboxConfig,
+    LocalSandboxConfig,
+)
+from agentrl.contracts.sandbox import RunRequest
+from agentrl.errors import NotReadyError
+from agentrl.sandbox import open_sandbox
+
+
+@pytest.fixture
+def unreachable_docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Point the SDK at no daemon; it leaves its socket open when connecting fails."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    yield
+    gc.collect()
+
+
+leaky_sdk = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+async def test_local_refuses_unless_asked_for_as_unsafe() -> None:
+    with pytest.raises(NotReadyError, match=r"sandbox\.unsafe=true"):
+        await open_sandbox(LocalSandboxConfig()).start()
+
+
+async def test_local_runs_when_asked_for() -> None:
+    async with open_sandbox(LocalSandboxConfig(unsafe=True, workers=1)) as sandbox:
+        assert "NO isolation" in sandbox.isolation()
+        assert (await sandbox.run(RunRequest(code="print(3)"))).stdout == "3\n"
+
+
+async def test_a_missing_bubblewrap_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NotReadyError, match="apt-get install bubblewrap"):
+        await open_sandbox(BubblewrapSandboxConfig(workers=1)).start()
+
+
+@leaky_sdk
+async def test_an_absent_daemon_names_the_remedy(unreachable_docker: None) -> None:
+    with pytest.raises(NotReadyError, match="no daemon answers"):
+        await open_sandbox(DockerSandboxConfig(workers=1)).start()
+
+
+@leaky_sdk
+async def test_auto_fails_with_both_reasons(
+    unreachable_docker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NotReadyError, match=r"(?s)docker: no daemon.*bubblewrap: no `bwrap`"):
+        await open_sandbox(AutoSandboxConfig(workers=1)).start()
