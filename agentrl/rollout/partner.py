@@ -1,0 +1,102 @@
+"""The interaction of one episode: the user's side of its dialogue."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl.contracts.interaction import BaseInteraction
+from agentrl.contracts.message import Message
+from agentrl.contracts.reward import RewardEntry
+from agentrl.errors import ConfigError, boundary
+from agentrl.rollout.shield import shielded
+from agentrl.rollout.toolset import quietly
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the user's side says to a policy turn; `end` closes the dialogue."""
+
+    end: bool
+    content: str
+    reward: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Partner:
+    """One instance of an interaction, from start to finalize."""
+
+    interaction: BaseInteraction
+    kwargs: Mapping[str, Any]
+    episode_id: str
+    timeout_s: float
+    _instance: str | None = None
+
+    async def start(self) -> None:
+        """Begin.
+
+        Raises:
+            RolloutError: the interaction cannot begin; it is still to be finalized.
+        """
+        self._instance = self.episode_id
+        with boundary(f"{self._what} start"):
+            async with asyncio.timeout(self.timeout_s):
+                self._instance = await self.interaction.start_interaction(
+                    self.episode_id, **self.kwargs
+                )
+
+    async def answer(self, messages: list[Message]) -> Answer:
+        """Answer the last policy turn.
+
+        Raises:
+            RolloutError: the interaction failed.
+        """
+        assert self._instance is not None
+        with boundary(f"{self._what} generate_response"):
+            async with asyncio.timeout(self.timeout_s):
+                end, content, reward, _ = await self.interaction.generate_response(
+                    self._instance, messages, **self.kwargs
+                )
+            return Answer(end=bool(end), content=str(content), reward=float(reward or 0.0))
+
+    async def reward(self) -> RewardEntry:
+        """Ask for the reward of the whole trajectory.
+
+        Raises:
+            RolloutError: the interaction failed.
+        """
+        assert self._instance is not None
+        with boundary(f"{self._what} calculate_score"):
+            async with asyncio.timeout(self.timeout_s):
+                value = float(await self.interaction.calculate_score(self._instance, **self.kwargs))
+        return RewardEntry(source="interaction", value=value)
+
+    async def finalize(self) -> None:
+        """Finalize if it was begun, whatever happened and whoever cancels."""
+        if self._instance is None:
+            return
+        instance, self._instance = self._instance, None
+        work = self.interaction.finalize_interaction(instance)
+        await shielded(quietly(work, f"{self._what} finalize", self.timeout_s))
+
+    @property
+    def _what(self) -> str:
+        return f"interaction {self.interaction.name!r}"
+
+
+def choose_interaction(
+    interactions: Mapping[str, BaseInteraction], kwargs: Mapping[str, Any]
+) -> BaseInteraction | None:
+    """Pick the interaction that a sample names, or the only one there is.
+
+    Raises:
+        ConfigError: the name is unknown, or none is named where there are several.
+    """
+    name = kwargs.get("name")
+    if name is None and len(interactions) <= 1:
+        return next(iter(interactions.values()), None)
+    if name not in interactions:
+        raise ConfigError(
+            f"interaction_kwargs.name is {name!r}; expected one of {sorted(interactions)}"
+        )
+    return interactions[name]

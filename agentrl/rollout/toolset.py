@@ -1,0 +1,188 @@
+"""The tools of one episode: created once, called many times, scored, always released.
+
+Every call ends in exactly one `ToolOutcome`. The model's mistakes (unknown tool, arguments that
+do not fit the schema, `ToolError`) become observations; infrastructure errors are retried with
+exponential back-off first; nothing a tool raises leaves this module except cancellation.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from agentrl.config.rollout import RolloutConfig
+from agentrl.contracts.reward import RewardEntry
+from agentrl.contracts.schema import violations
+from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord, ToolResponse
+from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
+from agentrl.rollout.shield import shielded
+from agentrl.rollout.truncate import truncate
+
+logger = logging.getLogger(__name__)
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Toolset:
+    """One episode's instances of `tools`.
+
+    `kwargs` is the sample's `tools_kwargs`; `started` the episode's start on the monotonic clock.
+    """
+
+    tools: Mapping[str, BaseTool]
+    config: RolloutConfig
+    episode_id: str
+    kwargs: Mapping[str, Mapping[str, Any]]
+    started: float
+    _instances: dict[str, str] = field(default_factory=dict)
+
+    async def create(self) -> None:
+        """Create an instance of every tool, concurrently.
+
+        Raises:
+            RolloutError: one could not be created; what was begun is still to be released.
+        """
+        results = await asyncio.gather(
+            *(self._create(name, tool) for name, tool in self.tools.items()),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def execute(self, calls: tuple[ToolCall, ...]) -> list[ToolRecord]:
+        """Execute one turn's calls concurrently; calls beyond `max_parallel_calls` are refused."""
+        limit = self.config.max_parallel_calls
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._execute(call, refused=index >= limit))
+                for index, call in enumerate(calls)
+            ]
+        return [task.result() for task in tasks]
+
+    async def rewards(self) -> list[RewardEntry]:
+        """Ask every tool for its reward for the whole trajectory.
+
+        Raises:
+            RolloutError: a tool cannot say.
+        """
+        entries = []
+        for name, instance in self._instances.items():
+            tool = self.tools[name]
+            with boundary(f"tool {name!r} calc_reward"):
+                async with asyncio.timeout(self.config.tool_timeout_s):
+                    value = float(await tool.calc_reward(instance))
+            entries.append(RewardEntry(source=f"tool/{name}", value=value))
+        return entries
+
+    async def release(self) -> None:
+        """Release every instance that was begun, whatever happened and whoever cancels."""
+        await shielded(self._release_all())
+
+    async def _create(self, name: str, tool: BaseTool) -> None:
+        # Known by its intended id from here on, so that a cancelled `create` is released too.
+        self._instances[name] = self.episode_id
+        kwargs = dict(self.kwargs.get(name, {}).get("create_kwargs", {}))
+        with boundary(f"tool {name!r} create"):
+            async with asyncio.timeout(self.config.tool_timeout_s):
+                created: Any = await tool.create(self.episode_id, **kwargs)
+        self._instances[name] = created[0] if isinstance(created, tuple) else created
+
+    async def _execute(self, call: ToolCall, *, refused: bool) -> ToolRecord:
+        began = time.monotonic()
+        attempts, reward, metrics, error = 1, 0.0, {}, None
+        text: str | None = self._refusal(call, refused)
+        outcome = ToolOutcome.MODEL_ERROR if text else ToolOutcome.OK
+        if text is None:
+            try:
+                text, reward, metrics, attempts = await self._attempt(call)
+            except ToolError as failure:
+                outcome, text = ToolOutcome.MODEL_ERROR, f"Error: {failure}"
+            except ToolTimeoutError as failure:
+                outcome, error = ToolOutcome.TIMEOUT, str(failure)
+                text = f"Error: timed out after {self.config.tool_timeout_s:g} s"
+            except RolloutError as failure:
+                outcome, error = ToolOutcome.INFRA_ERROR, str(failure)
+                text = "Error: the tool is not available"
+                attempts = 1 + self.config.tool_retries * isinstance(failure, InfraError)
+        return ToolRecord(
+            call=call,
+            outcome=outcome,
+            response=truncate(
+                text, self.config.max_tool_response_chars, self.config.tool_response_keep
+            ),
+            reward=reward,
+            metrics=metrics,
+            started_s=began - self.started,
+            duration_s=time.monotonic() - began,
+            attempts=attempts,
+            error=error,
+        )
+
+    def _refusal(self, call: ToolCall, refused: bool) -> str | None:
+        """Say why a call cannot be executed; None if it can."""
+        if refused:
+            return f"Error: at most {self.config.max_parallel_calls} calls a turn are executed"
+        if call.error is not None:
+            return f"Error: {call.error}"
+        tool = self.tools.get(call.name)
+        if tool is None:
+            return f"Error: no tool named {call.name!r}; the tools are {', '.join(self.tools)}"
+        faults = violations(tool.tool_schema, call.arguments)
+        return f"Error: invalid arguments: {'; '.join(faults)}" if faults else None
+
+    async def _attempt(self, call: ToolCall) -> tuple[str, float, dict[str, Any], int]:
+        """Call the tool, again after infrastructure errors: `(text, reward, metrics, attempts)`."""
+        attempts = 0
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(InfraError),
+            stop=stop_after_attempt(1 + self.config.tool_retries),
+            wait=wait_exponential_jitter(initial=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            reraise=True,
+        ):
+            with attempt:
+                attempts += 1
+                response, reward, metrics = await self._call(call)
+        return response.text or "", reward, metrics, attempts
+
+    async def _call(self, call: ToolCall) -> tuple[ToolResponse, float, dict[str, Any]]:
+        tool, instance = self.tools[call.name], self._instances[call.name]
+        kwargs = dict(self.kwargs.get(call.name, {}).get("execute_kwargs", {}))
+        with boundary(f"tool {call.name!r}"):
+            async with asyncio.timeout(self.config.tool_timeout_s):
+                result: Any = await tool.execute(instance, call.arguments, **kwargs)
+            response, reward, metrics = result
+            if not hasattr(response, "text"):
+                response = ToolResponse(text=str(response))
+            return response, float(reward or 0.0), dict(metrics or {})
+
+    async def _release_all(self) -> None:
+        await asyncio.gather(*(self._release(n, i) for n, i in self._instances.items()))
+        self._instances.clear()
+
+    async def _release(self, name: str, instance: str) -> None:
+        await quietly(
+            self.tools[name].release(instance),
+            f"tool {name!r} release of {instance}",
+            self.config.tool_timeout_s,
+        )
+
+
+async def quietly(work: Awaitable[None], what: str, timeout_s: float) -> None:
+    """Await clean-up of a plugin; its failure is logged and spoils nothing else."""
+    try:
+        with boundary(what):
+            async with asyncio.timeout(timeout_s):
+                await work
+    except RolloutError as error:
+        logger.warning("%s", error)
