@@ -85,11 +85,13 @@ class NamespaceJail:
     guard_as = staticmethod(lambda number: None)
 
     def __init__(self):
-        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._own = None
         self._report = -1
 
     def fork(self):
         """Fork the namespace's first process, which forks the program; returns its pid, or 0."""
+        if self._own is None:
+            self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         # A namespace for children can be chosen once; going back to our own allows the next.
         kernel.setns(self._own, kernel.CLONE_NEWPID)
         kernel.unshare(kernel.CLONE_NEWPID)

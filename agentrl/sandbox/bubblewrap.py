@@ -24,6 +24,8 @@ GUEST = "/opt/agentrl"
 SHARED_MEMORY_BYTES = 16 * 1024 * 1024
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICE_LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 PROBE_TIMEOUT_S = 10.0
 REMEDY = "install it (`apt-get install bubblewrap`), or start Docker and set sandbox.type=docker"
 
@@ -108,9 +110,8 @@ class BubblewrapSpawner(Spawner):
             walls += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
             walls += ["--cap-add", "CAP_SYS_ADMIN"]
         walls += self._files()
-        walls += ["--proc", "/proc", "--dev", "/dev"]
+        walls += ["--proc", "/proc", *_devices()]
         walls += ["--size", str(SHARED_MEMORY_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"]
-        walls += ["--remount-ro", "/dev"]
         disk = self._config.disk_mb * self._config.slots * 1024 * 1024
         walls += ["--size", str(disk), "--perms", "0755", "--tmpfs", BOX]
         walls += ["--symlink", f"{BOX}/0/tmp", "/tmp", "--dir", "/var"]
@@ -141,6 +142,20 @@ class BubblewrapSpawner(Spawner):
             real = Path(self._python).resolve().parent.parent
             found = {str(Path(self._python).parent.parent.absolute()), str(real)}
         return sorted(path for path in found if not path.startswith("/usr") and path != "/")
+
+
+def _devices() -> list[str]:
+    """Return options for a minimal /dev.
+
+    Not bubblewrap's own `--dev`: for its terminals it nests a second user namespace, in which the
+    fork server would have no power over the first one's PID namespace.
+    """
+    options: list[str] = []
+    for name in DEVICES:
+        options += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for name, target in DEVICE_LINKS.items():
+        options += ["--symlink", f"/proc/self/{target}", f"/dev/{name}"]
+    return options
 
 
 class _Walled(Guest):
