@@ -95,7 +95,7 @@ def choose_interaction(
     name = kwargs.get("name")
     if name is None and len(interactions) <= 1:
         return next(iter(interactions.values()), None)
-    if name not in interactions:
+    if not isinstance(name, str) or name not in interactions:
         raise ConfigError(
             f"interaction_kwargs.name is {name!r}; expected one of {sorted(interactions)}"
         )

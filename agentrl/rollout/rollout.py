@@ -5,7 +5,7 @@ Seeds derive from the group's and member's place, so results do not depend on sc
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -134,7 +134,7 @@ class Rollout:
         size: int,
         seed: int,
         sampling: SamplingConfig | None = None,
-    ) -> AsyncIterator[tuple[int, Group]]:
+    ) -> AsyncGenerator[tuple[int, Group], None]:
         """Roll out many samples; yield `(position, group)` as groups complete.
 
         Group ids are `{name}-{position}`. Leaving the iteration early cancels the rest; close

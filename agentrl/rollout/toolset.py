@@ -100,7 +100,8 @@ class Toolset:
 
     async def _execute(self, call: ToolCall, *, refused: bool) -> ToolRecord:
         began = time.monotonic()
-        attempts, reward, metrics, error = 1, 0.0, {}, None
+        attempts, reward, error = 1, 0.0, None
+        metrics: dict[str, Any] = {}
         text: str | None = self._refusal(call, refused)
         outcome = ToolOutcome.MODEL_ERROR if text else ToolOutcome.OK
         if text is None:

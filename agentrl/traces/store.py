@@ -68,17 +68,6 @@ def read_traces(path: Path) -> Iterator[Trace]:
             ) from None
 
 
-def drop_traces_after(path: Path, step: int) -> None:
-    """Remove the traces of steps later than `step`, as when a run resumes from a checkpoint."""
-    if not path.exists():
-        return
-    kept = [trace for trace in read_traces(path) if trace.step <= step]
-    partial = path.with_suffix(".tmp")
-    partial.unlink(missing_ok=True)
-    write_traces(partial, kept)
-    partial.replace(path)
-
-
 def _ends_in_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, 2)

@@ -1,0 +1,1 @@
+"""The loop: sample > rollout > score > advantage > update > sync > record."""

@@ -1,0 +1,167 @@
+"""One policy update: groups in, a better policy and metrics out.
+
+    groups -> advantages -> sequences -> epochs x minibatches -> micro-batches -> loss -> step
+
+`old_logprobs` are the engine's, fixed over all epochs; a gradient is accumulated over a
+minibatch's micro-batches and normalised by the minibatch's own totals, so its value does not
+depend on how the minibatch was cut.
+"""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from agentrl.algorithms.base import LossInputs, MinibatchTotals, RLAlgorithm
+from agentrl.config.train import TrainConfig
+from agentrl.contracts.trajectory import Group
+from agentrl.errors import RunError
+from agentrl.trainer.logprobs import token_logprobs
+from agentrl.trainer.optimiser import Optimiser
+from agentrl.trainer.policy import Policy
+from agentrl.trainer.sequences import MicroBatch, TrainSequence, collate, micro_batches
+
+Metrics = dict[str, float]
+
+
+class Updater:
+    """Applies one algorithm to one policy.
+
+    `reference` is the frozen model of the KL penalty, None without one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        algorithm: RLAlgorithm,
+        optimiser: Optimiser,
+        config: TrainConfig,
+        *,
+        temperature: float,
+        seed: int,
+        reference: Any = None,
+    ) -> None:
+        self._policy = policy
+        self._algorithm = algorithm
+        self._optimiser = optimiser
+        self._config = config
+        self._temperature = temperature
+        self._seed = seed
+        self._reference = reference
+
+    def update(self, step: int, groups: Sequence[Group]) -> Metrics:
+        """Learn from a step's groups.
+
+        Raises:
+            RunError: the loss or gradient is not finite.
+        """
+        sequences = self._sequences(groups)
+        metrics: Metrics = {"actor/lr": self._optimiser.learning_rate}
+        metrics["train/sequences"] = float(len(sequences))
+        advantages = [s.advantage for s in sequences]
+        metrics["critic/advantages/mean"] = sum(advantages) / max(len(advantages), 1)
+        metrics["critic/advantages/max"] = max(advantages, default=0.0)
+        metrics["critic/advantages/min"] = min(advantages, default=0.0)
+        if not sequences:
+            return metrics
+        if self._reference is not None:
+            sequences = list(self._with_reference(sequences))
+        self._policy.model.train()
+        totals: defaultdict[str, float] = defaultdict(float)
+        minibatches = list(self._minibatches(step, sequences))
+        for index, minibatch in enumerate(minibatches):
+            for name, value in self._minibatch(minibatch, first=index == 0).items():
+                totals[name] += value
+        self._policy.model.eval()
+        first_only = {name: v for name, v in totals.items() if name.startswith("rollout/")}
+        means = {name: value / len(minibatches) for name, value in totals.items()}
+        return metrics | means | first_only
+
+    def _sequences(self, groups: Sequence[Group]) -> list[TrainSequence]:
+        sequences = []
+        for group in groups:
+            advantages = self._algorithm.compute_advantages(group)
+            for trajectory, advantage in zip(group.trajectories, advantages, strict=True):
+                mask = tuple(trajectory.response_mask)
+                if advantage is None or not any(mask):
+                    continue
+                sequences.append(
+                    TrainSequence(
+                        token_ids=tuple(trajectory.token_ids),
+                        mask=mask,
+                        old_logprobs=tuple(trajectory.logprobs),
+                        advantage=advantage,
+                    )
+                )
+        return sequences
+
+    def _minibatches(
+        self, step: int, sequences: list[TrainSequence]
+    ) -> Iterator[list[TrainSequence]]:
+        config = self._config
+        size = math.ceil(len(sequences) / config.minibatches_per_epoch)
+        for epoch in range(config.epochs_per_step):
+            order = list(sequences)
+            random.Random(f"{self._seed}/{step}/{epoch}").shuffle(order)
+            for start in range(0, len(order), size):
+                yield order[start : start + size]
+
+    def _minibatch(self, sequences: list[TrainSequence], *, first: bool) -> Metrics:
+        """Accumulate one minibatch's gradient and step."""
+        totals = MinibatchTotals(
+            num_tokens=sum(s.num_trained for s in sequences), num_sequences=len(sequences)
+        )
+        metrics: defaultdict[str, float] = defaultdict(float)
+        for rows in micro_batches(sequences, max_tokens=self._config.max_tokens_per_microbatch):
+            batch = collate(rows, self._policy.device)
+            logprobs_BT, entropy_BT = token_logprobs(
+                self._policy.model, batch, temperature=self._temperature, entropy=True
+            )
+            assert entropy_BT is not None
+            loss, shares = self._algorithm.compute_loss(logprobs_BT, _inputs(batch), totals)
+            if not torch.isfinite(loss):
+                raise RunError(
+                    f"the loss is {loss.item()}; the weights are those before this minibatch. "
+                    f"Lower optimiser.learning_rate, or use model.dtype=float32"
+                )
+            torch.autograd.backward(loss)
+            self._optimiser.accumulate()
+            shares["actor/entropy"] = _masked_sum(entropy_BT, batch) / totals.num_tokens
+            for name, value in shares.items():
+                metrics[name] += value
+            if first:
+                # Before the first step the trainer's policy is the engine's: any gap is numerics.
+                gap_BT = (logprobs_BT.detach() - batch.old_logprobs_BT).abs() * batch.mask_BT
+                metrics["rollout/logprob_diff/mean"] += gap_BT.sum().item() / totals.num_tokens
+                worst = max(metrics["rollout/logprob_diff/max"], gap_BT.max().item())
+                metrics["rollout/logprob_diff/max"] = worst
+        metrics["actor/grad_norm"] = self._optimiser.step()
+        return metrics
+
+    def _with_reference(self, sequences: list[TrainSequence]) -> Iterator[TrainSequence]:
+        limit = self._config.max_tokens_per_microbatch
+        for rows in micro_batches(sequences, max_tokens=limit):
+            batch = collate(rows, self._policy.device)
+            with torch.no_grad():
+                logprobs_BT, _ = token_logprobs(
+                    self._reference, batch, temperature=self._temperature
+                )
+            for row, values in zip(rows, logprobs_BT.tolist(), strict=True):
+                yield replace(row, ref_logprobs=tuple(values[: len(row.token_ids)]))
+
+
+def _inputs(batch: MicroBatch) -> LossInputs:
+    return LossInputs(
+        response_mask_BT=batch.mask_BT,
+        old_logprobs_BT=batch.old_logprobs_BT,
+        advantages_BT=batch.advantages_BT,
+        ref_logprobs_BT=batch.ref_logprobs_BT,
+    )
+
+
+def _masked_sum(values_BT: torch.Tensor, batch: MicroBatch) -> float:
+    return float((values_BT * batch.mask_BT).sum().item())
