@@ -78,12 +78,8 @@ class Execution:
         self._finish({"status": status, "exit_code": code, "signal": number})
 
     def _finish(self, outcome):
-        names, contents = [], []
-        for name in self._request["fetch"] if outcome["status"] != "refused" else ():
-            content = self._slot.folder.fetch(name, self._slot.disk_bytes)
-            if content is not None:
-                names.append(name)
-                contents.append(content)
+        wanted = self._request["fetch"] if outcome["status"] != "refused" else ()
+        names, contents = self._slot.folder.fetch_all(wanted, self._slot.disk_bytes)
         streams, truncated = [b"", b""], []
         if self._process is not None:
             streams = [bytes(self._process.stdout.data), bytes(self._process.stderr.data)]

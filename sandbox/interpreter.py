@@ -75,10 +75,15 @@ def show_exception(kind, error, trace):
     """Print a traceback without the fork server's own frames."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(GUEST_FOLDER):
         trace = trace.tb_next
-    try:
-        sys.excepthook(kind, error.with_traceback(trace), trace)
-    except BaseException:
-        traceback.print_exception(kind, error, trace)
+    error = error.with_traceback(trace)
+    if sys.excepthook is not sys.__excepthook__:
+        try:
+            sys.excepthook(kind, error, trace)
+            return
+        except BaseException:
+            sys.stderr.write("Error in sys.excepthook:\n")
+    # Unlike the built-in hook this one shows the lines of a session's cells, which are in no file.
+    traceback.print_exception(kind, error, trace)
 
 
 def finish(code):

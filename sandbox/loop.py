@@ -34,6 +34,9 @@ class Loop:
         """Forget `fd`."""
         self._selector.unregister(fd)
 
+    def __contains__(self, fd):
+        return fd in self._selector.get_map()
+
     def call_at(self, moment, callback):
         """Call `callback()` at a moment of the monotonic clock; returns its `Timer`."""
         timer = Timer(callback)
@@ -45,7 +48,7 @@ class Loop:
         while not self.stopped:
             for key, _ in self._selector.select(self._until_next()):
                 # A callback may have unwatched a descriptor of the same round.
-                if key.fd in self._selector.get_map():
+                if key.fd in self:
                     key.data()
             self._fire()
 

@@ -12,15 +12,12 @@ class Capture:
     """One output stream, kept up to a cap."""
 
     def __init__(self, loop, limit, overflowed):
-        self._loop, self._limit, self._overflowed = loop, limit, overflowed
+        self._loop, self.limit, self._overflowed = loop, limit, overflowed
         self._fd, self.writer = os.pipe()
         fcntl.fcntl(self._fd, fcntl.F_SETFL, os.O_NONBLOCK)
         self.data = bytearray()
         self.truncated = False
-        loop.watch(self._fd, self._on_readable)
-
-    def _on_readable(self):
-        self._read_once()
+        loop.watch(self._fd, self._read_once)
 
     def _read_once(self):
         """Take what is there; returns False at the end and when nothing is there."""
@@ -31,7 +28,7 @@ class Capture:
         if not piece:
             self.close()
             return False
-        room = self._limit - len(self.data)
+        room = self.limit - len(self.data)
         self.data += piece[: max(room, 0)]
         if len(piece) > room and not self.truncated:
             self.truncated = True
@@ -70,6 +67,7 @@ class Process:
         self.pid = None
         self.killed = None
         self._timer = None
+        self._finished = False
         self.stdout = Capture(loop, max_output_bytes, self._overflowed)
         self.stderr = Capture(loop, max_output_bytes, self._overflowed)
         self.overflowed = lambda: self.kill("output_limit")
@@ -91,6 +89,8 @@ class Process:
         """End every process of the slot, and remember the first reason."""
         if self.killed is None:
             self.killed = reason
+        if self._finished:
+            return
         if self._timer is not None:
             self._timer.cancel()
         # A program that outlives SIGKILL by this long is stuck in the kernel: give the slot up.
@@ -118,6 +118,7 @@ class Process:
         self._end(answer)
 
     def _end(self, report):
+        self._finished = True
         if self._timer is not None:
             self._timer.cancel()
         self._loop.unwatch(self._zygote.socket.fileno())

@@ -29,7 +29,7 @@ class Slot:
             exclusive=walled and len(settings["uids"]) == 1,
         )
         self._forked_bytes = _address_space()
-        self.busy = None
+        self.session = None
 
     def order(self, step, request, source, session=False):
         """Return what the zygote is told: what to run, where, under which limits."""

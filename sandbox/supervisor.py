@@ -23,9 +23,11 @@ import seccomp
 from cgroups import Counters
 from execution import Execution
 from loop import Loop
+from session import Session
 from slot import Slot
 
 READ_BYTES = 1 << 20
+SESSION_GONE = "the session has ended: closed, idle for too long, or killed with its last cell"
 
 
 class Supervisor:
@@ -93,6 +95,40 @@ class Supervisor:
         execution = self._running.get(header["id"])
         if execution is not None:
             execution.cancel()
+
+    def _do_open_session(self, header, blobs):
+        slot = self._slots[header["slot"]]
+
+        def ended(broken):
+            slot.session = None
+            self._send({"op": "session_ended", "slot": slot.number})
+            if broken or not slot.folder.clear():
+                self._give_up(f"slot {slot.number} could not be made clean")
+
+        slot.session = Session(slot, header, self._settings["session_idle_s"], ended)
+        self._send({"op": "result", "id": header["id"], "status": "ok"})
+
+    def _do_cell(self, header, blobs):
+        def finished(outcome, contents):
+            self._send({"op": "result", "id": header["id"], **outcome}, contents)
+
+        session = self._slots[header["slot"]].session
+        if session is None:
+            finished({"status": "refused", "reason": SESSION_GONE}, ())
+        else:
+            session.run(header, blobs, finished)
+
+    def _do_interrupt(self, header, blobs):
+        session = self._slots[header["slot"]].session
+        if session is not None:
+            session.interrupt()
+
+    def _do_close_session(self, header, blobs):
+        def closed():
+            self._send({"op": "result", "id": header["id"], "status": "ok"})
+
+        session = self._slots[header["slot"]].session
+        closed() if session is None else session.close(closed)
 
     def _give_up(self, reason):
         """Tell the host that this container is to be replaced."""

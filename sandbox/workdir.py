@@ -4,8 +4,8 @@ All of it is done as the slot's own user, so that a link which a program leaves 
 nowhere the program could not go itself; and never while one of its processes lives.
 """
 
+import contextlib
 import os
-import shutil
 import stat
 
 CODE, WORK, TEMPORARY = "code", "work", "tmp"
@@ -89,6 +89,12 @@ class WorkDirectory:
                 return None
             return file.read(limit)
 
+    def fetch_all(self, paths, limit):
+        """Read those of `paths` that can be; returns their names and contents."""
+        found = [(path, self.fetch(path, limit)) for path in paths]
+        found = [(path, content) for path, content in found if content is not None]
+        return [path for path, _ in found], [content for _, content in found]
+
     def full(self):
         """Whether the file system has no room left for another file or page."""
         usage = os.statvfs(self.root)
@@ -97,25 +103,26 @@ class WorkDirectory:
 
     def clear(self):
         """Empty every writable place; returns whether nothing is left."""
-        with self._jail.acting():
-            for path in (self.code, self.work, self.temporary, *self._shared):
-                if _has_entries(path):
-                    _empty(path)
-            clean = not any(map(_has_entries, (self.code, self.work, self.temporary)))
-        return clean and (self._baseline is None or self._usage() <= self._baseline)
+        try:
+            with self._jail.acting():
+                for path in (self.code, self.work, self.temporary, *self._shared):
+                    if _has_entries(path):
+                        _empty(path)
+        except OSError:
+            return False
+        return self._baseline is None or self._usage() <= self._baseline
 
     def _usage(self):
         """Count inodes in use, which also counts files that have no name any more."""
         usage = os.statvfs(self.root)
         return usage.f_files - usage.f_ffree
 
-    def remove(self):
-        """Remove the folder itself; only `local` needs to, elsewhere it dies with its mount."""
-        shutil.rmtree(self.root, ignore_errors=True)
-
 
 def _write(path, content):
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    # A new file, never one that a session's program left there: opening a pipe would block.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
 
@@ -125,26 +132,27 @@ def _has_entries(path):
         with os.scandir(path) as entries:
             return next(entries, None) is not None
     except PermissionError:
-        return True
+        return True  # the program closed its own folder; `_empty` opens it again
 
 
 def _empty(path):
-    """Delete everything in `path`, however deep, with two descriptors and no recursion.
+    """Delete all that is ours in `path`, however deep, with two descriptors and no recursion.
 
     Folders found inside are moved up to the top under fresh names, so a nest of ten thousand
     costs neither stack nor path length.
     """
-    os.chmod(path, 0o700) if os.stat(path).st_uid == os.geteuid() else None
+    if os.stat(path).st_uid == os.geteuid():
+        os.chmod(path, 0o700)
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     number = 0
     try:
-        folders = _unlink_files(top, top)
+        folders = _unlink_files(top)
         while folders:
             name = folders.pop()
             os.chmod(name, 0o700, dir_fd=top)
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
             try:
-                for child in _unlink_files(inner, inner):
+                for child in _unlink_files(inner):
                     number += 1
                     fresh = f"\x01agentrl-{number}"
                     os.chmod(child, 0o700, dir_fd=inner)
@@ -153,19 +161,23 @@ def _empty(path):
             finally:
                 os.close(inner)
             os.rmdir(name, dir_fd=top)
-    except OSError:
-        return  # `clear` sees that something is left, and the container is replaced
     finally:
         os.close(top)
 
 
-def _unlink_files(scanned, parent):
+def _unlink_files(folder):
     folders = []
-    with os.scandir(scanned) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    me = os.geteuid()
+    with os.scandir(folder) as entries:
+        found = [
+            (entry.name, entry.is_dir(follow_symlinks=False))
+            for entry in entries
+            # In /dev/shm there may be other slots' files as well.
+            if entry.stat(follow_symlinks=False).st_uid == me
+        ]
     for name, is_folder in found:
         if is_folder:
             folders.append(name)
         else:
-            os.unlink(name, dir_fd=parent)
+            os.unlink(name, dir_fd=folder)
     return folders

@@ -78,8 +78,23 @@ class Session(ABC):
     """A notebook-like interpreter that keeps its state between cells."""
 
     @abstractmethod
-    async def run_cell(self, code: str, *, timeout_s: float = 10.0) -> RunResult:
-        """Run one cell; the value of a last expression is printed at the end of `stdout`."""
+    async def run_cell(
+        self,
+        code: str,
+        *,
+        timeout_s: float = 10.0,
+        files: Mapping[str, bytes] | None = None,
+        fetch_files: tuple[str, ...] = (),
+    ) -> RunResult:
+        """Run one cell; the value of a last expression is printed at the end of `stdout`.
+
+        A cell that times out is interrupted and the state kept; one that ignores the interrupt
+        is killed with the session.
+
+        Raises:
+            ToolError: the session has ended, a cell is still running, or a path is not acceptable.
+            SandboxError: the sandbox failed; the session's state is lost.
+        """
 
     @abstractmethod
     async def interrupt(self) -> None:

@@ -39,6 +39,8 @@ class BubblewrapSpawner(Spawner):
         self._config = config
         self._python = options.python or sys.executable
         self._root = os.geteuid() == 0
+        if not self._root:
+            self.most_slots = 1  # one user for all: neighbours could read each other's files
         self._cgroups = Cgroups()
 
     async def prepare(self) -> None:
@@ -49,7 +51,7 @@ class BubblewrapSpawner(Spawner):
         """
         if shutil.which("bwrap") is None:
             raise NotReadyError(f"sandbox bubblewrap: no `bwrap` on the PATH; {REMEDY}")
-        command = [*self._walls(), "--", self._python, "-I", "-c", "pass"]
+        command = [*self._walls(slots=1), "--", self._python, "-I", "-c", "pass"]
         probe = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -74,7 +76,7 @@ class BubblewrapSpawner(Spawner):
         jail = "uid" if self._root else "namespace"
         settings = {**settings, "box": BOX, "jail": jail, "seccomp": True}
         command = [
-            *self._walls(),
+            *self._walls(slots=len(berth.uids)),
             *self._cgroups.binds(sandbox_id),
             *("--remount-ro", "/", "--"),
             *(self._python, "-s", "-E", f"{GUEST}/supervisor.py", json.dumps(settings)),
@@ -100,7 +102,7 @@ class BubblewrapSpawner(Spawner):
         """Remove the control groups."""
         self._cgroups.close()
 
-    def _walls(self) -> list[str]:
+    def _walls(self, slots: int) -> list[str]:
         walls = ["bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
         walls += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
         walls += ["--unshare-cgroup-try", "--hostname", "sandbox", "--cap-drop", "ALL"]
@@ -112,7 +114,7 @@ class BubblewrapSpawner(Spawner):
         walls += self._files()
         walls += ["--proc", "/proc", *_devices()]
         walls += ["--size", str(SHARED_MEMORY_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"]
-        disk = self._config.disk_mb * self._config.slots * 1024 * 1024
+        disk = self._config.disk_mb * slots * 1024 * 1024
         walls += ["--size", str(disk), "--perms", "0755", "--tmpfs", BOX]
         walls += ["--symlink", f"{BOX}/0/tmp", "/tmp", "--dir", "/var"]
         return [*walls, "--symlink", "/tmp", "/var/tmp", "--chdir", "/"]
@@ -150,7 +152,7 @@ def _devices() -> list[str]:
     Not bubblewrap's own `--dev`: for its terminals it nests a second user namespace, in which the
     fork server would have no power over the first one's PID namespace.
     """
-    options: list[str] = []
+    options = ["--perms", "0755", "--dir", "/dev"]
     for name in DEVICES:
         options += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for name, target in DEVICE_LINKS.items():

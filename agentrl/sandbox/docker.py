@@ -27,7 +27,7 @@ GUEST = "/opt/agentrl"
 MEGABYTE = 1024 * 1024
 OVERHEAD_MB = 96
 SHARED_MEMORY_MB = 16
-LOG_TAIL = 50
+CPU_PERIOD_US = 100_000
 
 
 class DockerSpawner(Spawner):
@@ -101,7 +101,9 @@ class DockerSpawner(Spawner):
             mem_limit=memory,
             memswap_limit=memory,
             pids_limit=1 + slots * (1 + config.processes),
-            nano_cpus=int(config.cpus * slots * 1e9),
+            # Not nano_cpus: the daemon refuses more of these than the machine has cores.
+            cpu_period=CPU_PERIOD_US,
+            cpu_quota=int(config.cpus * slots * CPU_PERIOD_US),
             runtime=self._options.runtime,
             log_config={"type": "none"},
         )

@@ -48,16 +48,20 @@ class Guest(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Berth:
-    """What distinguishes one worker from another: its number and its slots' user ids."""
+    """What distinguishes one worker from another: its slots' user ids."""
 
-    number: int
     uids: tuple[int, ...]
 
 
 class Spawner(ABC):
-    """Starts guests of one kind."""
+    """Starts guests of one kind.
+
+    `most_slots` bounds the programs that one guest may hold at once, where its walls cannot keep
+    several apart.
+    """
 
     name: str
+    most_slots: int | None = None
 
     @abstractmethod
     async def prepare(self) -> None:

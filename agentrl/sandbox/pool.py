@@ -8,7 +8,6 @@ number of programs is replaced in the background; a request whose worker was los
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,8 @@ from agentrl.sandbox.guest import Berth, Spawner
 from agentrl.sandbox.languages import Language, find_language, language_table, steps
 from agentrl.sandbox.queue import FairQueue
 from agentrl.sandbox.results import read_result
+from agentrl.sandbox.seat import Seat
+from agentrl.sandbox.sessions import SessionDesk
 from agentrl.sandbox.worker import Worker, WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -30,18 +31,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 PING_EVERY_S, PING_TIMEOUT_S = 15.0, 10.0
 FIRST_UID, LAST_UID = 20_000, 60_000
 GUEST_PATH = "/usr/local/bin:/usr/bin:/bin"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Seat:
-    """One slot of one worker."""
-
-    worker: Worker
-    slot: int
-
-
-def _sits_on(worker: Worker, seat: Seat) -> bool:
-    return seat.worker is worker
 
 
 class Pool(Sandbox):
@@ -56,9 +45,9 @@ class Pool(Sandbox):
         self._workers: set[Worker] = set()
         self._doubtful: asyncio.Queue[Worker] = asyncio.Queue()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._numbers = 0
-        self._first_uid = random.randrange(FIRST_UID, LAST_UID)
+        self._next_uid = random.randrange(LAST_UID - FIRST_UID)
         self._keeper: asyncio.Task[None] | None = None
+        self._desk = SessionDesk(config.max_sessions, self._start_session_worker)
 
     async def start(self) -> None:
         """Start every worker.
@@ -122,8 +111,14 @@ class Pool(Sandbox):
         return result
 
     async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
-        """Open a stateful Python session."""
-        raise ToolError("sessions are not available yet")
+        """Open a stateful Python session.
+
+        Raises:
+            SandboxError: as many are open as may be, or none can be started.
+            ToolError: more memory is asked for than configured.
+        """
+        self._check_memory(memory_mb)
+        return await self._desk.open(memory_mb)
 
     async def close(self) -> None:
         """End the keeper and every worker. May be called twice."""
@@ -132,6 +127,7 @@ class Pool(Sandbox):
             await asyncio.wait([self._keeper])
             self._keeper = None
         self._seats.fail(SandboxError("the sandbox is closing"))
+        await self._desk.close()
         workers, self._workers = self._workers, set()
         async with asyncio.TaskGroup() as group:
             for worker in workers:
@@ -144,12 +140,14 @@ class Pool(Sandbox):
 
     def _check(self, request: RunRequest) -> Language:
         language = find_language(self._languages, request.language)
-        if not 0 < request.memory_mb <= self._config.memory_mb:
-            raise ToolError(
-                f"memory_mb={request.memory_mb}: expected 1 to {self._config.memory_mb} "
-                "(sandbox.memory_mb)"
-            )
+        self._check_memory(request.memory_mb)
         return language
+
+    def _check_memory(self, memory_mb: int) -> None:
+        if not 0 < memory_mb <= self._config.memory_mb:
+            raise ToolError(
+                f"memory_mb={memory_mb}: expected 1 to {self._config.memory_mb} (sandbox.memory_mb)"
+            )
 
     def _check_commands(self, language: Language, name: str, worker: Worker) -> None:
         lacking = worker.missing.intersection(language.commands)
@@ -167,23 +165,30 @@ class Pool(Sandbox):
             self._seats.give(seat)
 
     async def _add_worker(self) -> None:
-        async with self._starts:
-            self._numbers += 1
-            uids = self._next_uids()
-            berth = Berth(number=self._numbers, uids=uids)
-            guest = await self._spawner.spawn(berth, self._settings(uids))
-            worker = Worker(guest, berth.number)
-            await worker.start(self._config.start_timeout_s)
+        worker, seats = await self._start_worker(self._config.slots)
         worker.on_doubt = self._doubtful.put_nowait
         self._workers.add(worker)
-        for slot in range(len(uids)):
-            self._seats.give(Seat(worker=worker, slot=slot))
+        for seat in seats:
+            self._seats.give(seat)
 
-    def _next_uids(self) -> tuple[int, ...]:
+    async def _start_session_worker(self) -> list[Seat]:
+        _, seats = await self._start_worker(self._config.sessions_per_worker)
+        return seats
+
+    async def _start_worker(self, slots: int) -> tuple[Worker, list[Seat]]:
+        slots = min(slots, self._spawner.most_slots or slots)
+        async with self._starts:
+            uids = self._next_uids(slots)
+            guest = await self._spawner.spawn(Berth(uids=uids), self._settings(uids))
+            worker = Worker(guest)
+            await worker.start(self._config.start_timeout_s)
+        return worker, [Seat(worker=worker, slot=slot) for slot in range(slots)]
+
+    def _next_uids(self, slots: int) -> tuple[int, ...]:
         """Return user ids that no living worker of this pool has: process limits count by user."""
-        first = self._first_uid + self._numbers * self._config.slots
         span = LAST_UID - FIRST_UID
-        return tuple(FIRST_UID + (first + k) % span for k in range(self._config.slots))
+        first, self._next_uid = self._next_uid, self._next_uid + slots
+        return tuple(FIRST_UID + (first + number) % span for number in range(slots))
 
     def _settings(self, uids: tuple[int, ...]) -> dict[str, Any]:
         commands = {word for lang in self._languages.values() for word in lang.commands}
@@ -194,6 +199,7 @@ class Pool(Sandbox):
             "processes": self._config.processes,
             "preload": self._config.preload,
             "expire_s": self._config.expire_s,
+            "session_idle_s": self._config.session_idle_s,
             "path": GUEST_PATH,
             "environment": {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         }
@@ -206,7 +212,7 @@ class Pool(Sandbox):
                 worker = await self._doubtful.get()
                 if worker in self._workers:
                     self._workers.discard(worker)
-                    self._seats.discard_where(partial(_sits_on, worker))
+                    self._seats.discard_where(partial(Seat.sits_on, worker=worker))
                     group.create_task(self._replace(worker))
 
     async def _replace(self, worker: Worker) -> None:

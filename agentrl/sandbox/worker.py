@@ -21,9 +21,8 @@ class WorkerLostError(SandboxError):
 class Worker:
     """Sends requests to one guest and matches its answers to them."""
 
-    def __init__(self, guest: Guest, number: int) -> None:
+    def __init__(self, guest: Guest) -> None:
         self.guest = guest
-        self.number = number
         self.executions = 0
         self.doubt: str | None = None
         self.missing: frozenset[str] = frozenset()
@@ -46,11 +45,10 @@ class Worker:
                 ready = await asyncio.shield(self._ready)
         except (TimeoutError, WorkerLostError) as error:
             await self.end()
-            words = await self.guest.last_words()
+            if isinstance(error, WorkerLostError):
+                raise
             raise SandboxError(
-                f"sandbox {self.guest.sandbox_id} did not get ready"
-                + (f" within {timeout_s:.0f} s" if isinstance(error, TimeoutError) else "")
-                + (f"; it wrote: {words}" if words else "")
+                f"sandbox {self.guest.sandbox_id} did not get ready within {timeout_s:.0f} s"
             ) from error
         self.missing = frozenset(ready.header["missing"])
 
@@ -80,8 +78,7 @@ class Worker:
                 await self._send({**header, "id": number}, blobs)
                 return await asyncio.shield(answer)
         except asyncio.CancelledError:
-            with contextlib.suppress(WorkerLostError):
-                await self._send({"op": "cancel", "id": number})
+            await self.notify({"op": "cancel", "id": number})
             raise
         except TimeoutError:
             self._lose(f"no answer within {timeout_s:.0f} s")
@@ -97,6 +94,11 @@ class Worker:
         if self._lost is not None:
             self._lose(self._lost)
             raise WorkerLostError(f"sandbox {self.guest.sandbox_id} was lost: {self._lost}")
+
+    async def notify(self, header: dict[str, Any]) -> None:
+        """Send a frame that has no answer; nothing happens when the guest is gone."""
+        with contextlib.suppress(WorkerLostError):
+            await self._send(header, ())
 
     def suspect(self, reason: str) -> None:
         """Have this worker replaced: something is not as it should be."""
@@ -126,6 +128,8 @@ class Worker:
             while data := await self.guest.read():
                 for frame in decoder.feed(data):
                     self._take(frame)
+            if words := await self.guest.last_words():
+                reason = f"it ended, and wrote: {words}"
         except SandboxError as error:
             reason = str(error)
         finally:
