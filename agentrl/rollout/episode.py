@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from agentrl.config.rollout import FailureAction, RolloutConfig, SamplingConfig
 from agentrl.contracts.reward import RewardEntry, weigh
@@ -25,7 +24,8 @@ from agentrl.errors import RolloutError, ToolTimeoutError, boundary
 from agentrl.rollout.engine import Engine, Sampling
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
-from agentrl.rollout.render import Renderer, ToolDict
+from agentrl.rollout.render import Renderer
+from agentrl.rollout.schemas import schema_dict
 from agentrl.rollout.tool_calls import ParsedTurn, parse_tool_calls
 from agentrl.rollout.toolset import Toolset
 
@@ -260,14 +260,6 @@ class Episode:
             duration_s=record.elapsed(),
             metrics=_timings(record.turns),
         )
-
-
-def schema_dict(tool: BaseTool) -> ToolDict:
-    """Return a tool's schema for `tools=`; schema objects of other libraries are taken too."""
-    schema: Any = tool.tool_schema
-    if hasattr(schema, "for_template"):
-        return dict(schema.for_template())
-    return dict(schema.model_dump(exclude_unset=True, exclude_none=True))
 
 
 def _masked(turn: Turn) -> Turn:

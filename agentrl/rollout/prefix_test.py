@@ -13,7 +13,8 @@ from jinja2.exceptions import TemplateError as JinjaError
 
 from agentrl.contracts.message import Message
 from agentrl.errors import TemplateError
-from agentrl.rollout.render import Renderer, ToolDict
+from agentrl.rollout.render import Renderer
+from agentrl.rollout.schemas import ToolDict
 
 _REMEDY = (
     "name a template that only appends as `model.chat_template` (the model's own, without the "

@@ -11,18 +11,17 @@ assistant's content, both in Hermes form.
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2.exceptions import TemplateError as JinjaError
 
 from agentrl.contracts.message import Message
 from agentrl.errors import ConfigError, TemplateError
+from agentrl.rollout.schemas import ToolDict
 from agentrl.rollout.tool_calls import format_tool_call
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ToolDict = dict[str, Any]
 
 _STUB_USER: Message = {"role": "user", "content": "Hi."}
 _STUB_TEXT = "Understood"

@@ -18,10 +18,11 @@ from agentrl.contracts.tool import BaseTool, Services
 from agentrl.contracts.trajectory import Group, Trajectory
 from agentrl.errors import ConfigError
 from agentrl.rollout.engine import Engine
-from agentrl.rollout.episode import Episode, EpisodeContext, schema_dict
+from agentrl.rollout.episode import Episode, EpisodeContext
 from agentrl.rollout.partner import Partner, choose_interaction
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
+from agentrl.rollout.schemas import schema_dict
 
 _UNBOUNDED = 1 << 40
 
@@ -110,21 +111,24 @@ class Rollout:
         sampling: SamplingConfig | None = None,
     ) -> Group:
         """Roll out one sample `size` times, concurrently; a member's failure is its own."""
-        async with asyncio.TaskGroup() as tasks:
-            members = [
-                tasks.create_task(
-                    self._run_member(
-                        sample,
-                        f"{group_id}-{member}",
-                        derive_seed(seed, member),
-                        sampling or self.config.sampling,
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                members = [
+                    tasks.create_task(
+                        self._run_member(
+                            sample,
+                            f"{group_id}-{member}",
+                            derive_seed(seed, member),
+                            sampling or self.config.sampling,
+                        )
                     )
-                )
-                for member in range(size)
-            ]
-        return Group(
-            id=group_id, sample=sample, trajectories=tuple(task.result() for task in members)
-        )
+                    for member in range(size)
+                ]
+        except BaseExceptionGroup as group:
+            # A wrong configuration fails every member alike: one of the errors says it all.
+            raise group.exceptions[0] from None
+        trajectories = tuple(member.result() for member in members)
+        return Group(id=group_id, sample=sample, trajectories=trajectories)
 
     async def run_groups(
         self,

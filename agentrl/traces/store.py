@@ -12,8 +12,10 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from agentrl.contracts.trajectory import Trajectory
+from agentrl.contracts.trajectory import Group, Trajectory
 from agentrl.errors import ConfigError
+
+Recorded = Literal["train", "eval"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,9 +23,16 @@ class Trace:
     """A recorded trajectory and where it belongs in the run."""
 
     step: int
-    split: Literal["train", "eval"]
+    split: Recorded
     group: str
     trajectory: Trajectory
+
+
+def group_traces(step: int, split: Recorded, groups: Iterable[Group]) -> Iterator[Trace]:
+    """Yield a trace for every trajectory of some groups."""
+    for group in groups:
+        for trajectory in group.trajectories:
+            yield Trace(step=step, split=split, group=group.id, trajectory=trajectory)
 
 
 _ADAPTER: TypeAdapter[Trace] = TypeAdapter(Trace)

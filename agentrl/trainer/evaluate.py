@@ -4,15 +4,21 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from agentrl.config.rollout import SamplingConfig
+from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.task import BaseTask
+from agentrl.contracts.seed import derive_seed
+from agentrl.contracts.task import BaseTask, Split
 from agentrl.contracts.trajectory import Group
+from agentrl.errors import ConfigError
 from agentrl.rollout.rollout import Rollout
+from agentrl.traces.store import group_traces, write_traces
 from agentrl.trainer.metrics import rollout_metrics, well_formed_share
 from agentrl.trainer.report import Reporter
+from agentrl.trainer.runtime import Runtime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,3 +65,54 @@ async def evaluate(
     metrics |= {f"eval/{key}": value for key, value in rollout_metrics(ordered, task).items()}
     reporter.phase_ended("eval", metrics)
     return Evaluation(success=success, metrics=metrics, groups=ordered)
+
+
+async def evaluate_once(
+    config: RunConfig, *, weights: Path | None, output: Path | None, reporter: Reporter
+) -> Evaluation:
+    """Evaluate a configuration's policy, or the checkpoint in `weights`, outside of training.
+
+    Raises:
+        ConfigError: the configuration does not work out.
+        NotReadyError: the environment lacks something.
+    """
+    async with Runtime(config, weights=weights) as runtime:
+        samples = _first(runtime, "test", config.eval.samples)
+        evaluation = await evaluate(
+            runtime.rollout,
+            runtime.task,
+            samples,
+            name="eval",
+            seed=derive_seed(config.seed, "eval"),
+            temperature=config.eval.temperature,
+            reporter=reporter,
+        )
+    if output is not None:
+        write_traces(output, group_traces(0, "eval", evaluation.groups))
+    return evaluation
+
+
+async def roll_out_samples(
+    config: RunConfig, *, weights: Path | None, split: Split, count: int
+) -> list[Group]:
+    """Roll out the first `count` samples of a split once each, as training would sample them.
+
+    Raises:
+        ConfigError: the configuration does not work out.
+        NotReadyError: the environment lacks something.
+    """
+    async with Runtime(config, weights=weights) as runtime:
+        samples = _first(runtime, split, count)
+        return [
+            await runtime.rollout.run_group(
+                sample, group_id=f"{split}-{i}", size=1, seed=derive_seed(config.seed, split, i)
+            )
+            for i, sample in enumerate(samples)
+        ]
+
+
+def _first(runtime: Runtime, split: Split, count: int) -> Sequence[Sample]:
+    samples = runtime.task.samples(split)[:count]
+    if not samples:
+        raise ConfigError(f"the task has no {split} samples; set task.{split}, or ask for some")
+    return samples

@@ -53,6 +53,10 @@ def load_policy(
         ConfigError: the folder, hub name or builder does not give a model.
         NotReadyError: the device is not there.
     """
+    from transformers.utils import logging as transformers_logging
+
+    # Bars of its own would tear the run's display.
+    transformers_logging.disable_progress_bar()
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     if weights is None and config.builder is not None:

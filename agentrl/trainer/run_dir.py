@@ -17,7 +17,7 @@ import yaml
 from agentrl.config.run import RunConfig
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError
-from agentrl.traces.store import Trace, write_traces
+from agentrl.traces.store import Recorded, group_traces, write_traces
 
 RECORDS = ("metrics.jsonl", "traces/train.jsonl", "traces/eval.jsonl")
 MAY_CHANGE = ("train.steps", "eval", "checkpoint", "output_dir", "name", "sandbox")
@@ -57,15 +57,10 @@ class RunDir:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line)
 
-    def record_groups(self, step: int, split: str, groups: Iterable[Group]) -> None:
+    def record_groups(self, step: int, split: Recorded, groups: Iterable[Group]) -> None:
         """Append every trajectory of some groups."""
-        kind: Any = split
-        traces = (
-            Trace(step=step, split=kind, group=group.id, trajectory=trajectory)
-            for group in groups
-            for trajectory in group.trajectories
-        )
-        write_traces(self.path / "traces" / f"{split}.jsonl", traces)
+        path = self.path / "traces" / f"{split}.jsonl"
+        write_traces(path, group_traces(step, split, groups))
 
     def record_sizes(self) -> dict[str, int]:
         """Return the length of each record in bytes."""

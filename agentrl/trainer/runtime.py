@@ -17,9 +17,9 @@ from agentrl.config.run import RunConfig
 from agentrl.contracts.registry import load_interactions, load_task, load_tools
 from agentrl.contracts.task import BaseTask
 from agentrl.rollout.engines.transformers import TransformersEngine
-from agentrl.rollout.episode import schema_dict
-from agentrl.rollout.render import Renderer, ToolDict
+from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
+from agentrl.rollout.schemas import ToolDict, schema_dict
 from agentrl.rollout.services import RunServices
 from agentrl.trainer.policy import Policy, chat_template, load_policy
 

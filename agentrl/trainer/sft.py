@@ -11,7 +11,8 @@ import torch
 
 from agentrl.contracts.task import Demonstration
 from agentrl.errors import ConfigError, RunError
-from agentrl.rollout.render import Renderer, ToolDict
+from agentrl.rollout.render import Renderer
+from agentrl.rollout.schemas import ToolDict
 from agentrl.trainer.logprobs import token_logprobs
 from agentrl.trainer.optimiser import Optimiser
 from agentrl.trainer.policy import Policy

@@ -22,6 +22,7 @@ from agentrl.config.load import load_config
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
+from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, RunError
 from agentrl.trainer.checkpoint import (
@@ -47,13 +48,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """What a run came to. Successes are shares of the test samples; None without evaluation."""
+    """What a run came to. Successes are shares of the test samples; None without evaluation.
+
+    `executions` counts the programs that ran in the sandbox. Of the `rewarded` trajectories (those
+    with a positive reward, evaluations included), `rewarded_by_execution` executed a tool call.
+    """
 
     run_dir: Path
     steps: int
     success_before: float | None
     success_after: float | None
     executions: int
+    rewarded: int
+    rewarded_by_execution: int
+    isolation: str | None
 
 
 class Trainer:
@@ -77,6 +85,7 @@ class Trainer:
         self.reporter = reporter or Reporter()
         self.progress = Progress()
         self._saved: tuple[int, int] | None = None
+        self._isolation: str | None = None
         folder = latest_checkpoint(self.run_dir) if resume else None
         self._state = load_state(folder) if folder else None
         self.runtime = Runtime(config, weights=folder)
@@ -119,6 +128,7 @@ class Trainer:
                 if self.progress.sft_step < self.config.sft.steps:
                     await self._sft()
                 await self._reinforce(0 if sft_only else self.config.train.steps)
+                self._isolation = self.runtime.services.isolation
             except asyncio.CancelledError:
                 self.save()
                 raise
@@ -133,6 +143,9 @@ class Trainer:
             success_before=success.get(0),
             success_after=success[max(success)] if success else None,
             executions=self.progress.executions,
+            rewarded=self.progress.rewarded,
+            rewarded_by_execution=self.progress.rewarded_by_execution,
+            isolation=self._isolation,
         )
 
     def save(self) -> None:
@@ -254,7 +267,7 @@ class Trainer:
             "perf/throughput": tokens / (ended - began),
         }
         progress.step, progress.position = step, progress.position + size
-        self._count_executions()
+        self._count(groups)
         metrics["sandbox/executions"] = float(progress.executions)
         self.run_dir.record_groups(step, "train", groups)
         self.run_dir.record_metrics(step, "train", metrics)
@@ -296,7 +309,7 @@ class Trainer:
             temperature=config.temperature,
             reporter=self.reporter,
         )
-        self._count_executions()
+        self._count(evaluation.groups)
         self.progress.success[step] = evaluation.success
         self.run_dir.record_groups(step, "eval", evaluation.groups)
         self.run_dir.record_metrics(step, "eval", evaluation.metrics)
@@ -333,8 +346,15 @@ class Trainer:
                 f"the last error was: {errors[-1] if errors else 'none'}"
             )
 
-    def _count_executions(self) -> None:
-        self.progress.executions = self._executions_before + self.runtime.services.executions
+    def _count(self, groups: Sequence[Group]) -> None:
+        """Add to the run's totals."""
+        progress = self.progress
+        progress.executions = self._executions_before + self.runtime.services.executions
+        rewarded = [t for group in groups for t in group.kept if t.reward > 0]
+        progress.rewarded += len(rewarded)
+        progress.rewarded_by_execution += sum(
+            any(r.outcome is ToolOutcome.OK for r in t.tool_records) for t in rewarded
+        )
 
     def _is_due(self, step: int) -> bool:
         every = self.config.checkpoint.every

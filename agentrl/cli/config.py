@@ -1,0 +1,31 @@
+"""`agentrl config`: see what a configuration means, and what it may say."""
+
+import typer
+
+from agentrl.cli.guard import guarded
+from agentrl.cli.train import ConfigArgument, Overrides
+
+app = typer.Typer(help="Show configurations and their schema.", no_args_is_help=True)
+
+
+@app.command("show")
+@guarded
+def show(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Print the resolved configuration as YAML."""
+    import yaml
+
+    from agentrl.config.load import load_config
+
+    tree = load_config(config, overrides or []).model_dump(mode="json")
+    typer.echo(yaml.safe_dump(tree, sort_keys=False), nl=False)
+
+
+@app.command("schema")
+@guarded
+def schema() -> None:
+    """Print the JSON Schema of a configuration file."""
+    import json
+
+    from agentrl.config.run import RunConfig
+
+    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))

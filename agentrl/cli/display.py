@@ -1,0 +1,183 @@
+"""What a run looks like: a live table in a terminal, plain lines in a pipe."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from agentrl.trainer.report import Reporter
+
+ROWS = 12
+TITLES = {"sft": "SFT on demonstrations", "eval": "Evaluating", "train": "GRPO"}
+COLUMNS: dict[str, tuple[str, str]] = {
+    "reward": ("critic/rewards/mean", "{:.3f}"),
+    "success": ("success/mean", "{:.1%}"),
+    "tokens/s": ("perf/throughput", "{:,.0f}"),
+    "turns": ("num_turns/mean", "{:.1f}"),
+    "tool calls": ("tools/calls", "{:.0f}"),
+    "failed": ("tools/failure_frequency", "{:.1%}"),
+    "dropped": ("rollout/dropped", "{:.0f}"),
+    "executed": ("sandbox/executions", "{:,.0f}"),
+    "entropy": ("actor/entropy", "{:.3f}"),
+    "s/step": ("timing_s/step", "{:.1f}"),
+}
+
+
+def open_display(console: Console) -> "Display":
+    """Return the display that fits: live in a terminal, lines elsewhere."""
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+class Display(Reporter):
+    """A reporter with a beginning and an end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase = ""
+        self._total: int | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the screen as it is."""
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, highlight=False)
+
+    def phase_started(self, name: str, total: int | None) -> None:
+        """Remember what is going on."""
+        self._phase, self._total = name, total
+
+    def phase_ended(self, name: str, summary: Mapping[str, float]) -> None:
+        """Print an evaluation's or SFT's result."""
+        if name == "eval":
+            share = summary.get("eval/well_formed_calls")
+            calls = "" if share is None else f", {share:.1%} of tool calls well-formed"
+            self.note(
+                f"evaluation: success {summary['eval/success']:.1%} on "
+                f"{summary['eval/samples']:.0f} held-out problems{calls}"
+            )
+        elif name == "sft" and summary:
+            self.note(f"SFT finished: loss {summary['sft/loss']:.3f}")
+
+
+class PlainDisplay(Display):
+    """Lines, for pipes and logs: every GRPO step, every tenth of SFT."""
+
+    def phase_started(self, name: str, total: int | None) -> None:
+        """Print a heading."""
+        super().phase_started(name, total)
+        unit = "samples" if name == "eval" else "steps"
+        self.note(f"{TITLES.get(name, name)}: {total} {unit}")
+
+    def step_finished(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Print a step."""
+        if self._phase == "sft":
+            every = max((self._total or 10) // 10, 1)
+            if step % every == 0:
+                self.note(f"sft {step}/{self._total}  loss {metrics['sft/loss']:.3f}")
+            return
+        cells = [f"{title} {text}" for title, text in _cells(metrics).items() if text]
+        self.note(f"step {step}/{self._total}  " + "  ".join(cells))
+
+
+class LiveDisplay(Display):
+    """A progress bar over a table of the latest steps."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._rows: list[dict[str, str]] = []
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._live = Live(
+            get_renderable=self._render, console=console, refresh_per_second=4, transient=False
+        )
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Take the screen."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the screen back with the last state on it."""
+        self._live.stop()
+
+    def phase_started(self, name: str, total: int | None) -> None:
+        """Add or restart the phase's bar."""
+        super().phase_started(name, total)
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks[name])
+        self._tasks[name] = self._progress.add_task(TITLES.get(name, name), total=total, detail="")
+
+    def progress(self, done: int) -> None:
+        """Move the bar of the phase under way."""
+        self._progress.update(self._tasks[self._phase], completed=done)
+
+    def step_finished(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Move the bar and add a row."""
+        if "sft/loss" in metrics:
+            self._progress.update(
+                self._tasks["sft"], completed=step, detail=f"loss {metrics['sft/loss']:.3f}"
+            )
+            return
+        self._progress.update(self._tasks["train"], completed=step)
+        self._rows = [*self._rows, {"step": str(step), **_cells(metrics)}][-ROWS:]
+
+    def phase_ended(self, name: str, summary: Mapping[str, float]) -> None:
+        """Print the result and take the bar away."""
+        super().phase_ended(name, summary)
+        self._progress.remove_task(self._tasks.pop(name))
+        self._phase = "train" if "train" in self._tasks else ""
+
+    def _render(self) -> Group:
+        if not self._rows:
+            return Group(self._progress)
+        table = Table(box=None, pad_edge=False)
+        for title in self._rows[-1]:
+            table.add_column(title, justify="right")
+        for row in self._rows:
+            table.add_row(*row.values())
+        return Group(table, self._progress)
+
+
+def _cells(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {
+        title: layout.format(metrics[key]) if key in metrics else ""
+        for title, (key, layout) in COLUMNS.items()
+    }

@@ -1,0 +1,248 @@
+"""`agentrl doctor`: is this machine, and this configuration, ready for a run?
+
+Every check prints one line, ok, warning or failed, the latter two with their remedy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from agentrl.cli.guard import guarded
+from agentrl.cli.train import Overrides
+
+if TYPE_CHECKING:
+    from agentrl.config.run import RunConfig
+    from agentrl.contracts.tool import BaseTool
+
+STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Literal["ok", "warning", "failed"]
+    detail: str
+
+
+@guarded
+def doctor(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A YAML file to check as well.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check the machine, and a configuration's model, template, tools and data."""
+    from rich.console import Console
+
+    from agentrl.config.load import load_config
+
+    console = Console()
+    failed = 0
+    resolved = load_config(config, overrides or []) if config else None
+    for check in _checks(resolved):
+        style = STYLES[check.status]
+        console.print(f"[{style}]{check.status:<8}[/{style}] [bold]{check.name:<14}[/bold]", end="")
+        console.print(check.detail, markup=False, highlight=False, soft_wrap=True)
+        failed += check.status == "failed"
+    if failed:
+        typer.echo(f"{failed} checks failed", err=True)
+        raise typer.Exit(3)
+
+
+def _checks(config: "RunConfig | None") -> Iterator[Check]:
+    yield _python()
+    yield _torch()
+    yield _disk(config)
+    yield _sandbox(config)
+    if config is None:
+        return
+    yield _model(config)
+    yield _data(config)
+    yield from _tools(config)
+
+
+def _python() -> Check:
+    import platform
+    import sys
+
+    version = platform.python_version()
+    if sys.version_info < (3, 11):
+        return Check(name="python", status="failed", detail=f"{version}; install 3.11 or later")
+    return Check(name="python", status="ok", detail=version)
+
+
+def _torch() -> Check:
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        return Check(
+            name="torch",
+            status="failed",
+            detail=f"{error.name} is not installed: pip install 'agentrl[train]'",
+        )
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    if torch.cuda.is_available():
+        return Check(
+            name="torch", status="ok", detail=f"{versions}, {torch.cuda.get_device_name()}"
+        )
+    return Check(
+        name="torch",
+        status="ok",
+        detail=f"{versions}, no GPU: {torch.get_num_threads()} CPU threads",
+    )
+
+
+def _disk(config: "RunConfig | None") -> Check:
+    import shutil
+    from pathlib import Path
+
+    folder = (config.output_dir if config else Path("runs")).absolute()
+    existing = next(p for p in [folder, *folder.parents] if p.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    if free_gb < 2:
+        return Check(
+            name="disk",
+            status="warning" if free_gb > 0.2 else "failed",
+            detail=f"{free_gb:.1f} GB free at {existing}; checkpoints need room: set output_dir",
+        )
+    return Check(name="disk", status="ok", detail=f"{free_gb:.0f} GB free at {existing}")
+
+
+def _sandbox(config: "RunConfig | None") -> Check:
+    import asyncio
+
+    from agentrl.config.sandbox import AutoSandboxConfig
+    from agentrl.contracts.sandbox import RunRequest
+    from agentrl.errors import AgentRLError
+    from agentrl.rollout.services import RunServices
+
+    async def probe() -> Check:
+        services = RunServices(config.sandbox if config else AutoSandboxConfig())
+        try:
+            sandbox = await services.sandbox()
+            result = await sandbox.run(RunRequest(code="print(6 * 7)"))
+            if result.stdout.strip() != "42":
+                return Check(
+                    name="sandbox",
+                    status="failed",
+                    detail=f"{sandbox.isolation()}: print(6 * 7) gave {result.status}: "
+                    f"{result.stdout or result.stderr!r}",
+                )
+            return Check(
+                name="sandbox",
+                status="warning" if sandbox.name == "local" else "ok",
+                detail=f"{sandbox.isolation()}; a program ran in {result.duration_s * 1e3:.0f} ms",
+            )
+        except AgentRLError as error:
+            return Check(name="sandbox", status="failed", detail=str(error))
+        finally:
+            await services.close()
+
+    return asyncio.run(probe())
+
+
+def _model(config: "RunConfig") -> Check:
+    from agentrl.contracts.registry import load_interactions, load_tools
+    from agentrl.errors import AgentRLError
+    from agentrl.rollout.prefix_test import verify_template
+    from agentrl.rollout.render import Renderer
+    from agentrl.rollout.schemas import schema_dict
+    from agentrl.trainer.policy import chat_template, load_policy
+
+    try:
+        policy = load_policy(config.model, base=config.base_dir, seed=config.seed)
+        template = chat_template(config.model, config.base_dir)
+        renderer = Renderer(policy.tokenizer, chat_template=template)
+        tools = load_tools(config.tools, config.base_dir).values()
+        users = bool(load_interactions(config.interaction, config.base_dir))
+        verify_template(renderer, [schema_dict(tool) for tool in tools], users=users)
+    except ModuleNotFoundError as error:
+        return Check(
+            name="model",
+            status="failed",
+            detail=f"{error.name} is not installed: pip install 'agentrl[train]'",
+        )
+    except AgentRLError as error:
+        return Check(name="model", status="failed", detail=str(error))
+    size = sum(p.numel() for p in policy.model.parameters()) / 1e6
+    detail = f"{size:.1f}M parameters, {policy.model.dtype}, {policy.device}; prefix test passed"
+    if tools and not renderer.native_tools:
+        return Check(
+            name="model",
+            status="warning",
+            detail=f"{detail}; its template ignores tools, so they are described in a system "
+            f"message: set model.chat_template to one that shows them",
+        )
+    return Check(name="model", status="ok", detail=detail)
+
+
+def _data(config: "RunConfig") -> Check:
+    from agentrl.contracts.registry import load_task
+    from agentrl.errors import AgentRLError
+
+    try:
+        task = load_task(config.task, base=config.base_dir, seed=config.seed)
+        counts = {
+            "train": len(task.samples("train")),
+            "test": len(task.samples("test")) if config.eval.samples else 0,
+            "demonstrations": len(task.demonstrations()) if config.sft.steps else 0,
+        }
+    except AgentRLError as error:
+        return Check(name="data", status="failed", detail=str(error))
+    return Check(
+        name="data", status="ok", detail=", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    )
+
+
+def _tools(config: "RunConfig") -> Iterator[Check]:
+    """Open every tool and call it once with arguments made from its schema."""
+    from agentrl.contracts.registry import load_interactions, load_tools
+    from agentrl.errors import AgentRLError
+
+    try:
+        tools = load_tools(config.tools, config.base_dir)
+        interactions = load_interactions(config.interaction, config.base_dir)
+    except AgentRLError as error:
+        yield Check(name="tools", status="failed", detail=str(error))
+        return
+    for tool in tools.values():
+        yield _smoke_call(config, tool)
+    for name in interactions:
+        yield Check(name="interaction", status="ok", detail=f"{name} imports")
+
+
+def _smoke_call(config: "RunConfig", tool: "BaseTool") -> Check:
+    import asyncio
+
+    from agentrl.contracts.tool import ToolOutcome, ToolRecord
+    from agentrl.errors import AgentRLError
+    from agentrl.rollout.services import RunServices
+    from agentrl.rollout.single_call import call_once, example_arguments
+
+    arguments = example_arguments(tool)
+
+    async def call() -> ToolRecord:
+        services = RunServices(config.sandbox)
+        try:
+            record, _ = await call_once(tool, arguments, services, create_kwargs={})
+            return record
+        finally:
+            await services.close()
+
+    name = f"tool {tool.name}"
+    try:
+        record = asyncio.run(call())
+    except AgentRLError as error:
+        return Check(name=name, status="failed", detail=f" called with {arguments}: {error}")
+    shown = " ".join(record.response.split())[:100]
+    broken = record.outcome in (ToolOutcome.INFRA_ERROR, ToolOutcome.TIMEOUT)
+    return Check(
+        name=name,
+        status="failed" if broken else "ok",
+        detail=f" called with {arguments}: {record.outcome}, {record.error or repr(shown)}",
+    )

@@ -1,0 +1,51 @@
+"""`agentrl rollout`: a few dialogues, printed turn by turn."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentrl.cli.guard import guarded
+from agentrl.cli.train import Checkpoint, ConfigArgument, Overrides
+
+
+@guarded
+def rollout(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    checkpoint: Checkpoint = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Samples to roll out.")] = 1,
+    split: Annotated[str, typer.Option("--split", help="`train` or `test`.")] = "test",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the trajectories to this .jsonl file.")
+    ] = None,
+) -> None:
+    """Roll out samples with the configured tools and print the dialogues."""
+    import asyncio
+
+    from rich.console import Console
+
+    from agentrl.cli.logs import log_to_screen
+    from agentrl.config.load import load_config
+    from agentrl.errors import ConfigError
+    from agentrl.traces.store import group_traces, write_traces
+    from agentrl.traces.transcript import transcript
+    from agentrl.trainer.evaluate import roll_out_samples
+
+    if split not in ("train", "test"):
+        raise ConfigError(f"--split {split!r}: expected train or test")
+    log_to_screen(Console(stderr=True))
+    resolved = load_config(config, overrides or [])
+    groups = asyncio.run(
+        roll_out_samples(
+            resolved, weights=checkpoint, split="test" if split == "test" else "train", count=count
+        )
+    )
+    console = Console()
+    for group in groups:
+        for trajectory in group.trajectories:
+            console.rule(trajectory.id)
+            console.print(transcript(trajectory), markup=False, highlight=False, soft_wrap=True)
+    if output is not None:
+        write_traces(output, group_traces(0, "eval", groups))
+        console.print(f"{len(groups)} trajectories written to {output}")

@@ -1,0 +1,120 @@
+"""`agentrl train`, `sft` and `eval`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentrl.cli.guard import guarded
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentrl.trainer.trainer import TrainResult
+
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="A YAML file; shipped ones are found from anywhere."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY.SUB=VALUE", help="Keys to set over the file's."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue from the run's newest checkpoint, if any.")
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Folder of the policy; the configured model if left out."),
+]
+
+
+@guarded
+def train(config: ConfigArgument, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train a policy: SFT if the configuration asks for it, then GRPO."""
+    _run(config, overrides or [], resume=resume, sft_only=False)
+
+
+@guarded
+def sft(config: ConfigArgument, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Fine-tune on the task's demonstrations only; `train --resume` goes on from there."""
+    _run(config, overrides or [], resume=resume, sft_only=True)
+
+
+@guarded
+def evaluate(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    checkpoint: Checkpoint = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the trajectories to this .jsonl file.")
+    ] = None,
+) -> None:
+    """Measure success on the test split (eval.samples of it)."""
+    import asyncio
+
+    from rich.console import Console
+
+    from agentrl.cli.display import open_display
+    from agentrl.cli.logs import log_to_screen
+    from agentrl.config.load import load_config
+    from agentrl.trainer.evaluate import evaluate_once
+
+    console = Console()
+    log_to_screen(Console(stderr=True))
+    with open_display(console) as display:
+        asyncio.run(
+            evaluate_once(
+                load_config(config, overrides or []),
+                weights=checkpoint,
+                output=output,
+                reporter=display,
+            )
+        )
+
+
+def _run(config: str, overrides: list[str], *, resume: bool, sft_only: bool) -> None:
+    from rich.console import Console
+
+    from agentrl.cli.display import open_display
+    from agentrl.cli.logs import log_to_file, log_to_screen
+    from agentrl.trainer.trainer import Trainer
+
+    console = Console()
+    log_to_screen(Console(stderr=True))
+    with open_display(console) as display:
+        trainer = Trainer.from_config(config, overrides, resume=resume, reporter=display)
+        log_to_file(trainer.run_dir.path / "log.jsonl")
+        try:
+            result = trainer.train(sft_only=sft_only)
+        except KeyboardInterrupt:
+            display.note(
+                f"interrupted after step {trainer.progress.step}; a checkpoint is in "
+                f"{trainer.run_dir.checkpoints}; go on with: agentrl train {config} --resume"
+            )
+            raise
+    _summarise(console, result, config)
+
+
+def _summarise(console: "Console", result: "TrainResult", config: str) -> None:
+    """Say what the run came to and what to do next."""
+    console.rule("done")
+    if result.success_before is not None and result.success_after is not None:
+        console.print(
+            f"success on held-out problems: {result.success_before:.1%} before, "
+            f"[bold]{result.success_after:.1%} after[/bold] {result.steps} GRPO steps"
+        )
+    if result.rewarded:
+        console.print(
+            f"{result.rewarded_by_execution:,} of {result.rewarded:,} rewarded trajectories got "
+            f"their reward through executed tool calls; {result.executions:,} programs ran in the "
+            f"sandbox ({result.isolation})",
+            highlight=False,
+        )
+    latest = result.run_dir / "checkpoints" / f"step-{result.steps}"
+    console.print(
+        f"run folder: {result.run_dir} (metrics.jsonl, traces/, checkpoints/)\n"
+        f"look at a dialogue: agentrl rollout {config} --checkpoint {latest}",
+        highlight=False,
+        soft_wrap=True,
+    )
