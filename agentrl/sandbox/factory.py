@@ -84,18 +84,19 @@ class AutoSandbox(Sandbox):
         )
 
     @property
-    def _sandbox(self) -> Sandbox:
+    def backend(self) -> Sandbox:
+        """The backend that was chosen."""
         if self._chosen is None:
             raise NotReadyError("the sandbox has not been started: use `async with` or start()")
         return self._chosen
 
     async def run(self, request: RunRequest) -> RunResult:
         """Run one program."""
-        return await self._sandbox.run(request)
+        return await self.backend.run(request)
 
     async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
         """Open a stateful Python session."""
-        return await self._sandbox.open_session(memory_mb=memory_mb, owner=owner)
+        return await self.backend.open_session(memory_mb=memory_mb, owner=owner)
 
     async def close(self) -> None:
         """Close the chosen backend."""
@@ -104,4 +105,4 @@ class AutoSandbox(Sandbox):
 
     def isolation(self) -> str:
         """Say in one line which isolation is in force."""
-        return self._sandbox.isolation()
+        return self.backend.isolation()

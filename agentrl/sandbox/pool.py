@@ -8,6 +8,7 @@ number of programs is replaced in the background; a request whose worker was los
 import asyncio
 import logging
 import random
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from agentrl.sandbox.queue import FairQueue
 from agentrl.sandbox.results import read_result
 from agentrl.sandbox.seat import Seat
 from agentrl.sandbox.sessions import SessionDesk
-from agentrl.sandbox.worker import Worker, WorkerLostError
+from agentrl.sandbox.worker import Worker, WorkerLostError, end_workers
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,17 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 PING_EVERY_S, PING_TIMEOUT_S = 15.0, 10.0
 FIRST_UID, LAST_UID = 20_000, 60_000
 GUEST_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolStats:
+    """What a pool is doing. `replaced` counts workers that were lost, doubted or recycled."""
+
+    workers: int
+    free_slots: int
+    waiting: int
+    sessions: int
+    replaced: int
 
 
 class Pool(Sandbox):
@@ -46,6 +58,7 @@ class Pool(Sandbox):
         self._doubtful: asyncio.Queue[Worker] = asyncio.Queue()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._next_uid = random.randrange(LAST_UID - FIRST_UID)
+        self._replaced = 0
         self._keeper: asyncio.Task[None] | None = None
         self._desk = SessionDesk(config.max_sessions, self._start_session_worker)
 
@@ -129,10 +142,18 @@ class Pool(Sandbox):
         self._seats.fail(SandboxError("the sandbox is closing"))
         await self._desk.close()
         workers, self._workers = self._workers, set()
-        async with asyncio.TaskGroup() as group:
-            for worker in workers:
-                group.create_task(worker.end())
+        await end_workers(workers)
         await self._spawner.close()
+
+    def stats(self) -> PoolStats:
+        """Return what the pool is doing now."""
+        return PoolStats(
+            workers=len(self._workers),
+            free_slots=self._seats.free,
+            waiting=self._seats.waiting,
+            sessions=self._desk.num_open,
+            replaced=self._replaced,
+        )
 
     def isolation(self) -> str:
         """Say in one line which isolation is in force."""
@@ -212,6 +233,7 @@ class Pool(Sandbox):
                 worker = await self._doubtful.get()
                 if worker in self._workers:
                     self._workers.discard(worker)
+                    self._replaced += 1
                     self._seats.discard_where(partial(Seat.sits_on, worker=worker))
                     group.create_task(self._replace(worker))
 
@@ -233,6 +255,7 @@ class Pool(Sandbox):
     async def _ping_for_ever(self) -> None:
         while True:
             await asyncio.sleep(PING_EVERY_S)
+            await self._desk.tidy()
             for worker in list(self._workers):
                 try:
                     await worker.exchange({"op": "ping"}, timeout_s=PING_TIMEOUT_S)

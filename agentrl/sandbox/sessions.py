@@ -6,12 +6,13 @@ Sessions live as long as an episode, so they do not take the pool's seats from s
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from agentrl.contracts.sandbox import RunResult, RunStatus, Session
-from agentrl.errors import SandboxError
+from agentrl.errors import SandboxError, ToolError
 from agentrl.sandbox.results import read_result
 from agentrl.sandbox.seat import Seat
-from agentrl.sandbox.worker import Worker, WorkerLostError
+from agentrl.sandbox.worker import WorkerLostError, end_workers
 
 CELL_OUTPUT_BYTES = 64 * 1024
 CLOSE_TIMEOUT_S = 20.0
@@ -26,8 +27,13 @@ class SessionDesk:
         self._most = most
         self._start_worker = start_worker
         self._free: list[Seat] = []
-        self._open: set[Seat] = set()
+        self._open: dict[Seat, PoolSession | None] = {}
         self._lock = asyncio.Lock()
+
+    @property
+    def num_open(self) -> int:
+        """The number of open sessions."""
+        return len(self._open)
 
     async def open(self, memory_mb: int) -> Session:
         """Open a session.
@@ -36,18 +42,19 @@ class SessionDesk:
             SandboxError: there are as many as may be, or no worker starts.
         """
         seat = await self._take()
+        session = self._open[seat] = PoolSession(seat, self)
         try:
             frame = await seat.worker.exchange(
                 {"op": "open_session", "slot": seat.slot, "memory_mb": memory_mb},
                 timeout_s=OPEN_TIMEOUT_S,
             )
         except BaseException:
-            await asyncio.shield(self.give_back(seat))
+            await asyncio.shield(self.close_session(session))
             raise
         if frame.header.get("status") != "ok":
-            await self.give_back(seat)
+            await self.close_session(session)
             raise SandboxError(f"a session did not open: {frame.header.get('reason')}")
-        return PoolSession(seat, self)
+        return session
 
     async def _take(self) -> Seat:
         async with self._lock:
@@ -58,45 +65,52 @@ class SessionDesk:
                         f"{self._most} sessions are open, as many as sandbox.max_sessions allows"
                     )
                 self._free = list(await self._start_worker())
+                for seat in self._free:
+                    seat.worker.on_session_ended[seat.slot] = partial(self._ended, seat)
             seat = self._free.pop()
-            self._open.add(seat)
+            self._open[seat] = None
             return seat
 
-    async def give_back(self, seat: Seat) -> None:
-        """Close whatever session the seat holds; end its worker when that was the last one."""
-        if seat not in self._open:
-            return
-        with contextlib.suppress(WorkerLostError):
-            await seat.worker.exchange(
-                {"op": "close_session", "slot": seat.slot}, timeout_s=CLOSE_TIMEOUT_S
-            )
-        self._open.discard(seat)
-        async with self._lock:
+    def _ended(self, seat: Seat) -> None:
+        """Take the seat back: its session was closed, or ended by itself."""
+        session = self._open.pop(seat, None)
+        if session is not None:
+            session.ended = True
             self._free.append(seat)
-            if any(other.worker is seat.worker for other in self._open):
-                return
-            self._free = [other for other in self._free if other.worker is not seat.worker]
-        await seat.worker.end()
+
+    async def close_session(self, session: "PoolSession") -> None:
+        """Close a session, unless it has ended already; end its worker if it was the last one."""
+        seat = session.seat
+        if self._open.get(seat) is session:
+            with contextlib.suppress(WorkerLostError):
+                await seat.worker.exchange(
+                    {"op": "close_session", "slot": seat.slot}, timeout_s=CLOSE_TIMEOUT_S
+                )
+            self._ended(seat)
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """End the workers that hold no session."""
+        async with self._lock:
+            used = {seat.worker for seat in self._open}
+            unused = {seat.worker for seat in self._free} - used
+            self._free = [seat for seat in self._free if seat.worker in used]
+        await end_workers(unused)
 
     async def close(self) -> None:
         """End every session's worker."""
         workers = {seat.worker for seat in (*self._open, *self._free)}
         self._open.clear()
         self._free.clear()
-        await _end_all(workers)
-
-
-async def _end_all(workers: set[Worker]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for worker in workers:
-            group.create_task(worker.end())
+        await end_workers(workers)
 
 
 class PoolSession(Session):
     """One session in one slot."""
 
     def __init__(self, seat: Seat, desk: SessionDesk) -> None:
-        self._seat, self._desk = seat, desk
+        self.seat, self._desk = seat, desk
+        self.ended = False
 
     async def run_cell(
         self,
@@ -107,16 +121,18 @@ class PoolSession(Session):
         fetch_files: tuple[str, ...] = (),
     ) -> RunResult:
         """Run one cell (see `Session.run_cell`)."""
+        if self.ended:
+            raise ToolError("the session has ended: closed, idle for too long, or killed")
         files = files or {}
         header = {
             "op": "cell",
-            "slot": self._seat.slot,
+            "slot": self.seat.slot,
             "timeout_s": timeout_s,
             "max_output_bytes": CELL_OUTPUT_BYTES,
             "files": list(files),
             "fetch": list(fetch_files),
         }
-        worker = self._seat.worker
+        worker = self.seat.worker
         worker.executions += 1
         frame = await worker.exchange(
             header,
@@ -130,8 +146,9 @@ class PoolSession(Session):
 
     async def interrupt(self) -> None:
         """Interrupt the running cell."""
-        await self._seat.worker.notify({"op": "interrupt", "slot": self._seat.slot})
+        if not self.ended:
+            await self.seat.worker.notify({"op": "interrupt", "slot": self.seat.slot})
 
     async def close(self) -> None:
         """End the interpreter and free its slot."""
-        await self._desk.give_back(self._seat)
+        await self._desk.close_session(self)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from agentrl.errors import SandboxError
@@ -31,6 +31,7 @@ class Worker:
         self._ready: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._reader: asyncio.Task[None] | None = None
         self._lost: str | None = None
+        self.on_session_ended: dict[int, Callable[[], None]] = {}
         self.on_doubt: Callable[[Worker], None] | None = None
 
     async def start(self, timeout_s: float) -> None:
@@ -139,6 +140,8 @@ class Worker:
         operation = frame.header.get("op")
         if operation == "ready" and not self._ready.done():
             self._ready.set_result(frame)
+        elif operation == "session_ended":
+            self.on_session_ended.get(frame.header.get("slot", -1), _nothing)()
         elif operation == "broken":
             self.suspect(str(frame.header.get("reason")))
         elif operation == "result":
@@ -156,3 +159,14 @@ class Worker:
                 future.set_exception(error)
                 future.exception()  # read, so that an abandoned one does not warn
         self.suspect(reason)
+
+
+def _nothing() -> None:
+    """A session ended that nobody holds any more."""
+
+
+async def end_workers(workers: Iterable[Worker]) -> None:
+    """End several workers at once."""
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.end())

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
@@ -16,6 +16,7 @@ from agentrl.config.sandbox import (
 from agentrl.contracts.sandbox import Sandbox
 from agentrl.sandbox import open_sandbox
 
+ConfigFor = Callable[..., SandboxConfig]
 LIMITS = {"workers": 2, "memory_mb": 256, "disk_mb": 32, "processes": 32, "max_files": 5000}
 BACKENDS = (
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
@@ -23,7 +24,7 @@ BACKENDS = (
 )
 
 
-def config_for(backend: str, **changes: object) -> SandboxConfig:
+def _config_for(backend: str, **changes: object) -> SandboxConfig:
     """Return the small pool that tests use, or skip where the backend cannot be had."""
     kinds: dict[str, type[PoolConfig]] = {
         "bubblewrap": BubblewrapSandboxConfig,
@@ -48,16 +49,22 @@ def _need_docker() -> None:
     client.close()
 
 
+@pytest.fixture(scope="session")
+def config_for() -> ConfigFor:
+    """Make the configuration of a small pool: `config_for(backend, **changes)`."""
+    return _config_for
+
+
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The backend's name; skips once per session where it cannot be had."""
     name: str = request.param
-    config_for(name)
+    _config_for(name)
     return name
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def sandbox(backend: str) -> AsyncIterator[Sandbox]:
     """A started sandbox of two workers."""
-    async with open_sandbox(config_for(backend)) as sandbox:
+    async with open_sandbox(_config_for(backend)) as sandbox:
         yield sandbox
