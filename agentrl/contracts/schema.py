@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError, create_model
 
 from agentrl.contracts.tool import FunctionSchema, ToolSchema
 from agentrl.errors import ConfigError
@@ -60,7 +60,7 @@ def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
             f"{tool_class.__name__}.execute with a TypedDict, or write `tool_schema` in the YAML"
         )
     try:
-        parameters = TypeAdapter(annotation).json_schema()
+        parameters = TypeAdapter(_as_model(annotation)).json_schema()
     except PydanticUserError as error:
         raise ConfigError(
             f"{where}: the schema of {annotation!r} cannot be inferred: {error}"
@@ -75,6 +75,17 @@ def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
             name=name.removesuffix("_tool"), description=description, parameters=parameters
         )
     )
+
+
+def _as_model(annotation: Any) -> Any:
+    """Turn a TypedDict into a model: pydantic reads those of `typing` from Python 3.12 on only."""
+    if not typing.is_typeddict(annotation):
+        return annotation
+    fields: dict[str, Any] = {
+        name: (hint, ... if name in annotation.__required_keys__ else None)
+        for name, hint in typing.get_type_hints(annotation, include_extras=True).items()
+    }
+    return create_model(annotation.__name__, **fields)
 
 
 def violations(schema: ToolSchema, arguments: Mapping[str, Any]) -> list[str]:
