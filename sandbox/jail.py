@@ -47,6 +47,7 @@ class UidJail:
         os.setgroups([])
         os.setresgid(self.uid, self.uid, self.uid)
         os.setresuid(self.uid, self.uid, self.uid)
+        kernel.drop_capabilities()  # changing users leaves the inheritable set
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
 
     @contextlib.contextmanager

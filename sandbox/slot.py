@@ -66,7 +66,8 @@ class Slot:
         }
         if self._settings["jail"] != "process":
             # Where the container counts refused forks, its limit is to be met first, not this one.
-            limits["NPROC"] = self._settings["processes"] + int(self.counters.counts_forks)
+            counted = self.counters.counts_forks and len(self._settings["uids"]) == 1
+            limits["NPROC"] = self._settings["processes"] + int(counted)
         if step["bounded"]:
             forked = self._forked_bytes if step["argv"] is None else 0
             limits["AS"] = forked + request["memory_mb"] * MEGABYTE
