@@ -18,24 +18,28 @@ GUEST_MODULES = tuple(
 
 
 def prepare(folder):
-    """Make `sys` and the random generators look like a fresh interpreter's; returns `__main__`."""
+    """Make `sys` look like a fresh interpreter's, once, in the slot's zygote."""
     for name in GUEST_MODULES:
         sys.modules.pop(name, None)
     sys.path[:] = [folder] + [path for path in sys.path if path != GUEST_FOLDER]
+
+
+def new_main(arguments):
+    """Install a fresh `__main__`, in the program's own process; returns it."""
     main = types.ModuleType("__main__")
     main.__builtins__ = builtins
     sys.modules["__main__"] = main
+    sys.argv[:] = arguments
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
     return main
 
 
-def run(source, folder):
+def run(source):
     """Run `source` and leave the process with its exit code."""
-    main = prepare(folder)
+    main = new_main([source])
     main.__file__ = source
-    sys.argv[:] = [source]
     code = guarded(lambda: _execute(source, main))
     finish(code)
 

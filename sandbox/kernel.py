@@ -12,6 +12,10 @@ CLONE_NEWPID = 0x20000000
 CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+# Made once: a forked child pays for every page it touches.
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
+_CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
 
 
 def prctl(option, argument, third=0):
@@ -20,7 +24,7 @@ def prctl(option, argument, third=0):
     Raises:
         OSError: the kernel refused.
     """
-    _check(_libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(third), 0, 0))
+    _check(_libc.prctl(option, argument, third, 0, 0))
 
 
 def unshare(flags):
@@ -35,8 +39,7 @@ def setns(fd, kind):
 
 def drop_capabilities():
     """Empty the effective, permitted and inheritable sets of this process."""
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()))
+    _check(_libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
 
 
 def flush_c_streams():

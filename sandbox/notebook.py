@@ -15,10 +15,9 @@ import interpreter
 LENGTH = struct.Struct(">I")
 
 
-def serve(control, folder):
+def serve(control):
     """Run cells until the control socket closes. Never returns."""
-    main = interpreter.prepare(folder)
-    sys.argv[:] = [""]
+    main = interpreter.new_main([""])
     number = 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:

@@ -4,7 +4,6 @@ Order matters: descriptors first, limits before the user changes (root may set a
 last of all, because the steps before it need calls that it forbids.
 """
 
-import gc
 import os
 import resource
 import signal
@@ -34,13 +33,10 @@ def become(step, fds, jail, system_calls):
         system_calls.install()
     if step["argv"] is not None:
         _execute(step)
-    os.environ.clear()
-    os.environ.update(step["env"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.unfreeze()
     if step["session"]:
-        notebook.serve(CONTROL_FD, step["cwd"])
-    interpreter.run(step["source"], step["cwd"])
+        notebook.serve(CONTROL_FD)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interpreter.run(step["source"])
 
 
 def _offer_to_the_oom_killer():
@@ -74,7 +70,7 @@ def _reset_signals():
 
 def _execute(step):
     try:
-        os.execvpe(step["argv"][0], step["argv"], step["env"])
+        os.execvp(step["argv"][0], step["argv"])
     except OSError as error:
         os.write(2, f"{step['argv'][0]}: {error.strerror}\n".encode())
         os._exit(127)

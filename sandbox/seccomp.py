@@ -14,6 +14,7 @@ import kernel
 
 INSTRUCTION = struct.Struct("HBBI")
 LOAD_WORD = 0x20
+JUMP_ALWAYS = 0x05
 JUMP_EQUAL = 0x15
 JUMP_GREATER_EQUAL = 0x35
 JUMP_ANY_BIT = 0x45
@@ -52,23 +53,38 @@ def assemble(profile, machine):
     ]
     if machine == "x86_64":
         program += [(JUMP_GREATER_EQUAL, 0, 1, X32_BIT), (RETURN, 0, 0, KILL_PROCESS)]
-    for number in sorted(profile["deny"][machine].values()):
-        program += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, FAIL_WITH | EPERM)]
+    answers = {
+        number: [(RETURN, 0, 0, FAIL_WITH | EPERM)] for number in profile["deny"][machine].values()
+    }
     # clone3 hides its flags behind a pointer; with ENOSYS the C library falls back to clone.
-    program += [(JUMP_EQUAL, 0, 1, clone3), (RETURN, 0, 0, FAIL_WITH | ENOSYS)]
-    program += _when(clone, _refuse_flags())
-    program += _when(socket, _only_families(profile["families"]))
-    program += _when(prlimit, _only_own_limits())
-    program.append((RETURN, 0, 0, ALLOW))
+    answers[clone3] = [(RETURN, 0, 0, FAIL_WITH | ENOSYS)]
+    answers[clone] = _refuse_flags()
+    answers[socket] = _only_families(profile["families"])
+    answers[prlimit] = _only_own_limits()
+    program += _search(sorted(answers.items()))
     return b"".join(INSTRUCTION.pack(*line) for line in program)
+
+
+def _search(answers):
+    """Find the number by halving: the kernel tries the filter on every number at installation."""
+    if not answers:
+        return [(RETURN, 0, 0, ALLOW)]
+    if len(answers) == 1:
+        number, body = answers[0]
+        return [(JUMP_EQUAL, 0, len(body), number), *body, (RETURN, 0, 0, ALLOW)]
+    middle = len(answers) // 2
+    below, above = _search(answers[:middle]), _search(answers[middle:])
+    # Conditional jumps reach 255 instructions; an unconditional one reaches any.
+    return [
+        (JUMP_GREATER_EQUAL, 0, 1, answers[middle][0]),
+        (JUMP_ALWAYS, 0, 0, len(below)),
+        *below,
+        *above,
+    ]
 
 
 def _load(offset):
     return (LOAD_WORD, 0, 0, offset)
-
-
-def _when(number, body):
-    return [(JUMP_EQUAL, 0, len(body), number), *body]
 
 
 def _refuse_flags():

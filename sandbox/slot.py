@@ -4,7 +4,7 @@ import math
 import os
 
 import zygote
-from workdir import WorkDirectory
+from workdir import TEMPORARY, WORK, WorkDirectory
 
 MEGABYTE = 1024 * 1024
 OPEN_FILES = 512
@@ -19,7 +19,16 @@ class Slot:
         self.number, self.loop, self.counters = number, loop, counters
         self._settings = settings
         self.disk_bytes = settings["disk_mb"] * MEGABYTE
-        self.zygote = zygote.Handle(settings, number, system_calls)
+        root = os.path.join(settings["box"], str(number))
+        work, temporary = os.path.join(root, WORK), os.path.join(root, TEMPORARY)
+        environment = {
+            "PATH": settings["path"],
+            "HOME": work,
+            "TMPDIR": temporary,
+            "LANG": "C.UTF-8",
+            **settings["environment"],
+        }
+        self.zygote = zygote.Handle(settings, number, work, environment, system_calls)
         walled = settings["jail"] != "process"
         self.folder = WorkDirectory(
             settings["box"],
@@ -33,18 +42,10 @@ class Slot:
 
     def order(self, step, request, source, session=False):
         """Return what the zygote is told: what to run, where, under which limits."""
-        environment = {
-            "PATH": self._settings["path"],
-            "HOME": self.folder.work,
-            "TMPDIR": self.folder.temporary,
-            "LANG": "C.UTF-8",
-            **self._settings["environment"],
-        }
         return {
             "argv": self._arguments(step, source),
             "source": source,
             "cwd": self.folder.work,
-            "env": environment,
             "session": session,
             "limits": self._limits(step, request),
         }

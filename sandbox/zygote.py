@@ -14,6 +14,7 @@ import socket
 import sys
 import traceback
 
+import interpreter
 import jail as jails
 import kernel
 import program
@@ -24,13 +25,16 @@ MESSAGE_BYTES = 256 * 1024
 class Handle:
     """The supervisor's end of one zygote."""
 
-    def __init__(self, settings, slot, system_calls):
+    def __init__(self, settings, slot, folder, environment, system_calls):
         self.jail = jails.make(settings["jail"], settings["uids"][slot])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
             self.jail.guard_as(slot)
+            os.environ.clear()
+            os.environ.update(environment)
+            interpreter.prepare(folder)
             _serve(theirs, self.jail, system_calls)
         theirs.close()
         self.socket = ours

@@ -23,6 +23,7 @@ Config = Annotated[
 Words = Annotated[
     list[str] | None, typer.Argument(help="Overrides of the sandbox section: type=docker ...")
 ]
+KEEP_ALIVE_S = 75  # above the client's own, so that it never meets a closing connection
 LANGUAGES = {".py": "python", ".sh": "bash", ".js": "javascript", ".cpp": "cpp", ".cc": "cpp"}
 
 
@@ -152,7 +153,12 @@ def serve(
     options = ServiceOptions(token=token, max_body_bytes=max_body_mb * 1024 * 1024)
     service = Service(open_sandbox(load_sandbox(config, words)), options)
     uvicorn.run(
-        service.app(), host=host, port=port, access_log=False, timeout_graceful_shutdown=drain_s
+        service.app(),
+        host=host,
+        port=port,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=drain_s,
     )
 
 
