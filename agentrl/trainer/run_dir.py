@@ -31,21 +31,29 @@ class RunDir:
         self.path = path
         self.checkpoints = path / "checkpoints"
 
-    def open(self, config: RunConfig, *, resume: bool) -> None:
-        """Begin or continue writing.
+    def check(self, config: RunConfig, *, resume: bool) -> None:
+        """Make sure that the folder is free, or that it holds the run to be resumed.
+
+        A folder in which no step was ever recorded counts as free.
 
         Raises:
             ConfigError: the folder holds another run, or `resume` meets another configuration.
         """
-        saved = self.path / "config.yaml"
-        resolved = config.model_dump(mode="json")
-        if saved.exists() and not resume:
+        saved, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
+        if not saved.exists() or not metrics.exists() or not metrics.stat().st_size:
+            return
+        if not resume:
             raise ConfigError(
                 f"output folder {self.path} holds a run already; continue it with --resume, or "
                 f"choose another with name=... or output_dir=..."
             )
-        if saved.exists():
-            _check_same(yaml.safe_load(saved.read_text(encoding="utf-8")), resolved, self.path)
+        before = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        _check_same(before, config.model_dump(mode="json"), self.path)
+
+    def open(self, config: RunConfig) -> None:
+        """Make the folder and save the resolved configuration in it."""
+        saved = self.path / "config.yaml"
+        resolved = config.model_dump(mode="json")
         self.path.mkdir(parents=True, exist_ok=True)
         partial = saved.with_suffix(".tmp")
         partial.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")

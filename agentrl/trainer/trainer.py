@@ -24,7 +24,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Group
-from agentrl.errors import ConfigError, RunError
+from agentrl.errors import RunError
 from agentrl.trainer.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -86,14 +86,19 @@ class Trainer:
         self.progress = Progress()
         self._saved: tuple[int, int] | None = None
         self._isolation: str | None = None
+        self.run_dir.check(config, resume=resume)
         folder = latest_checkpoint(self.run_dir) if resume else None
         self._state = load_state(folder) if folder else None
         self.runtime = Runtime(config, weights=folder)
-        self.run_dir.open(config, resume=resume)
+        # Read before anything is written or trained: bad data should not cost an SFT.
+        self._train_samples = self.runtime.task.samples("train")
+        self._test_samples = self._read_test_samples()
+        self.run_dir.open(config)
         self.run_dir.cut_records(self._state["records"] if self._state else {})
         if self._state is not None:
             self.progress = self._state["progress"]
             restore_random_state(self._state["random"])
+            self._saved = (self.progress.sft_step, self.progress.step)
             self.reporter.note(f"resuming from {folder}")
         self._executions_before = self.progress.executions
         self.optimiser = self._optimiser()
@@ -232,27 +237,23 @@ class Trainer:
         if self.progress.step >= steps:
             self.save()
             return
-        samples = self.runtime.task.samples("train")
-        if not samples:
-            raise ConfigError("the task has no training samples; set task.train")
         updater = self._updater()
         self.reporter.phase_started("train", steps)
         metrics: dict[str, float] = {}
         while self.progress.step < steps:
-            metrics = await self._step(updater, samples)
+            metrics = await self._step(updater)
             await self._evaluate_if_due(steps)
             if self._is_due(self.progress.step) or self.progress.step == steps:
                 self.save()
         self.reporter.phase_ended("train", metrics)
 
-    async def _step(self, updater: Updater, samples: Sequence[Sample]) -> dict[str, float]:
+    async def _step(self, updater: Updater) -> dict[str, float]:
         """Take one step, from samples to a recorded update."""
         progress, size = self.progress, self.config.train.prompts_per_step
         step, began = progress.step + 1, time.monotonic()
-        batch = [
-            samples[i]
-            for i in take(len(samples), start=progress.position, size=size, seed=self.config.seed)
-        ]
+        samples, seed = self._train_samples, self.config.seed
+        chosen = take(len(samples), start=progress.position, size=size, seed=seed)
+        batch = [samples[i] for i in chosen]
         groups = await self._roll_out(step, batch)
         await self.runtime.engine.sleep()
         rolled_out = time.monotonic()
@@ -295,15 +296,14 @@ class Trainer:
         """Evaluate before the first step, every so often, and after the last."""
         config, step = self.config.eval, self.progress.step
         regular = config.every > 0 and step % config.every == 0
-        if not config.samples or step in self.progress.success:
+        if not self._test_samples or step in self.progress.success:
             return
         if not (step == 0 or regular or step >= steps):
             return
-        samples = self.runtime.task.samples("test")[: config.samples]
         evaluation = await evaluate(
             self.runtime.rollout,
             self.runtime.task,
-            samples,
+            self._test_samples,
             name=f"eval{step}",
             seed=derive_seed(self.config.seed, "eval"),
             temperature=config.temperature,
@@ -313,6 +313,10 @@ class Trainer:
         self.progress.success[step] = evaluation.success
         self.run_dir.record_groups(step, "eval", evaluation.groups)
         self.run_dir.record_metrics(step, "eval", evaluation.metrics)
+
+    def _read_test_samples(self) -> Sequence[Sample]:
+        count = self.config.eval.samples
+        return self.runtime.task.samples("test")[:count] if count else ()
 
     def _updater(self) -> Updater:
         algorithm = build_algorithm(self.config.algorithm)

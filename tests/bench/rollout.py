@@ -1,4 +1,4 @@
-"""Rollout speed: the embedded engine against `model.generate`.
+"""Rollout speed: the engine against `model.generate`, free-running episodes against lock step.
 
     python tests/bench/rollout.py
 
@@ -13,6 +13,7 @@ import statistics
 import time
 
 import torch
+from dialogues import bench_scheduling
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from agentrl.rollout.engine import Sampling
@@ -101,7 +102,10 @@ def bench_engine() -> float:
 def main() -> None:
     """Run the benches and print the figures."""
     torch.set_num_threads(THREADS)
-    figures = {"engine_vs_generate": round(bench_engine(), 3)}
+    figures = {
+        "engine_vs_generate": round(bench_engine(), 3),
+        "async_vs_lockstep": round(bench_scheduling(), 3),
+    }
     print(json.dumps(figures))
 
 
