@@ -4,8 +4,8 @@
                        data_order     Rollout           Updater   RunDir   Engine
 
 Everything that changes between steps is in the policy, the optimiser and `Progress`; all three
-are in every checkpoint. No await stands between an update and its record, so a cancellation
-finds the run either before a step or after it.
+are in every checkpoint. A cancellation takes effect before an update or after its record, so a
+checkpoint finds the run either before a step or after it.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agentrl.algorithms.registry import build_algorithm
@@ -32,6 +33,7 @@ from agentrl.trainer.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from agentrl.trainer.compute import Compute
 from agentrl.trainer.data_order import take
 from agentrl.trainer.evaluate import evaluate
 from agentrl.trainer.metrics import rollout_metrics
@@ -86,6 +88,7 @@ class Trainer:
         self.progress = Progress()
         self._saved: tuple[int, int] | None = None
         self._isolation: str | None = None
+        self._compute = Compute()
         self.run_dir.check(config, resume=resume)
         folder = latest_checkpoint(self.run_dir) if resume else None
         self._state = load_state(folder) if folder else None
@@ -137,6 +140,8 @@ class Trainer:
             except asyncio.CancelledError:
                 self.save()
                 raise
+            finally:
+                self._compute.close()
         return self.result()
 
     def result(self) -> TrainResult:
@@ -214,11 +219,15 @@ class Trainer:
             chosen = take(
                 len(sequences), start=start, size=config.batch_size, seed=self.config.seed
             )
-            metrics = sft_step(
-                self.runtime.policy,
-                self.optimiser,
-                [sequences[i] for i in chosen],
-                max_tokens=self.config.train.max_tokens_per_microbatch,
+            batch = [sequences[i] for i in chosen]
+            metrics = await self._compute.run(
+                partial(
+                    sft_step,
+                    self.runtime.policy,
+                    self.optimiser,
+                    batch,
+                    max_tokens=self.config.train.max_tokens_per_microbatch,
+                )
             )
             progress.sft_step += 1
             self.run_dir.record_metrics(progress.sft_step, "sft", metrics)
@@ -258,7 +267,8 @@ class Trainer:
         await self.runtime.engine.sleep()
         rolled_out = time.monotonic()
         self._check_not_empty(groups)
-        metrics = rollout_metrics(groups, self.runtime.task) | updater.update(step, groups)
+        metrics = rollout_metrics(groups, self.runtime.task)
+        metrics |= await self._compute.run(partial(updater.update, step, groups))
         ended = time.monotonic()
         tokens = sum(len(t.token_ids) for group in groups for t in group.trajectories)
         metrics |= {

@@ -8,9 +8,13 @@ line is one JSON object.
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import time
+
+# As the `agentrl` program sets it, for both sides; read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from dialogues import bench_scheduling
