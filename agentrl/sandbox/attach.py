@@ -59,17 +59,29 @@ async def attach(client: Any, container_id: str, timeout_s: float) -> AttachStre
         SandboxError: the daemon refused, or its address is of a kind we cannot hijack.
         OSError: it cannot be reached.
     """
-    async with asyncio.timeout(timeout_s):
-        reader, writer = await _connect(client.api)
-        target = f"/v{client.api.api_version}/containers/{container_id}/attach?{STREAMS}"
-        writer.write(f"POST {target} HTTP/1.1\r\n{UPGRADE}\r\n".encode())
-        await writer.drain()
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    status = answer.split(" ", 2)[1]
-    if status not in ("101", "200"):
-        writer.close()
-        raise SandboxError(f"docker refused to attach to {container_id[:12]}: {answer[:200]!r}")
-    return AttachStream(reader, writer)
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await _connect(client.api)
+            stream = AttachStream(reader, writer)
+            try:
+                await _upgrade(client.api.api_version, container_id, reader, writer)
+            except BaseException:
+                await stream.close()
+                raise
+    except (TimeoutError, asyncio.IncompleteReadError) as error:
+        raise SandboxError(f"docker did not let us attach to {container_id}: {error!r}") from error
+    return stream
+
+
+async def _upgrade(
+    version: str, container_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    target = f"/v{version}/containers/{container_id}/attach?{STREAMS}"
+    writer.write(f"POST {target} HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+    await writer.drain()
+    answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    if answer.split(" ", 2)[1] not in ("101", "200"):
+        raise SandboxError(f"docker refused to attach to {container_id}: {answer[:200]!r}")
 
 
 async def _connect(api: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -116,7 +116,7 @@ class BubblewrapSpawner(Spawner):
         walls += ["--size", str(SHARED_MEMORY_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"]
         disk = self._config.disk_mb * slots * 1024 * 1024
         walls += ["--size", str(disk), "--perms", "0755", "--tmpfs", BOX]
-        walls += ["--symlink", f"{BOX}/0/tmp", "/tmp", "--dir", "/var"]
+        walls += ["--symlink", f"{BOX}/0/tmp", "/tmp", "--perms", "0755", "--dir", "/var"]
         return [*walls, "--symlink", "/tmp", "/var/tmp", "--chdir", "/"]
 
     def _files(self) -> list[str]:
@@ -127,6 +127,7 @@ class BubblewrapSpawner(Spawner):
                 binds += ["--symlink", os.readlink(folder), folder]
             elif path.is_dir():
                 binds += ["--ro-bind", folder, folder]
+        binds += ["--perms", "0755", "--dir", "/etc"]
         for file in SYSTEM_FILES:
             binds += ["--ro-bind-try", file, file]
         for prefix in self._prefixes():

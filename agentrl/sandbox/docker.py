@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import time
+import uuid
 from typing import Any
 
 from agentrl.config.sandbox import DockerOptions, PoolConfig
@@ -69,18 +70,25 @@ class DockerSpawner(Spawner):
 
         settings = {**settings, "box": BOX, "jail": "uid", "seccomp": True}
         command = ["python3", "-s", "-E", f"{GUEST}/supervisor.py", json.dumps(settings)]
-        container_id = ""
+        # Named by us, so that it can be removed even if we are cancelled while it is being made.
+        name = f"agentrl-{uuid.uuid4().hex[:16]}"
+        stream: AttachStream | None = None
         try:
-            container_id = await asyncio.to_thread(self._create, command, len(berth.uids))
-            stream = await attach(self._client, container_id, self._options.connect_timeout_s)
-            await asyncio.to_thread(self._client.api.start, container_id)
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            if container_id:
-                await _remove(self._client, container_id)
-            raise SandboxError(f"docker did not start a container: {error}") from error
-        return ContainerGuest(self._client, container_id, stream)
+            await asyncio.to_thread(self._create, name, command, len(berth.uids))
+            stream = await attach(self._client, name, self._options.connect_timeout_s)
+            await asyncio.to_thread(self._client.api.start, name)
+        except BaseException as error:
+            if stream is not None:
+                await stream.close()
+            await asyncio.shield(_remove(self._client, name))
+            if isinstance(
+                error, docker.errors.DockerException | requests.RequestException | OSError
+            ):
+                raise SandboxError(f"docker did not start a container: {error}") from error
+            raise
+        return ContainerGuest(self._client, name, stream)
 
-    def _create(self, command: list[str], slots: int) -> str:
+    def _create(self, name: str, command: list[str], slots: int) -> None:
         api, config = self._client.api, self._config
         disk = config.disk_mb * slots * MEGABYTE
         inodes = config.max_files * slots
@@ -107,8 +115,9 @@ class DockerSpawner(Spawner):
             runtime=self._options.runtime,
             log_config={"type": "none"},
         )
-        created = api.create_container(
+        api.create_container(
             self._image,
+            name=name,
             command=command,
             entrypoint=[],
             user="0:0",
@@ -118,7 +127,6 @@ class DockerSpawner(Spawner):
             labels=self._labels.as_dict(),
             host_config=host,
         )
-        return str(created["Id"])
 
     def isolation(self) -> str:
         """Say which walls stand."""
@@ -139,9 +147,9 @@ class DockerSpawner(Spawner):
 class ContainerGuest(Guest):
     """One container, spoken to over its attach stream."""
 
-    def __init__(self, client: Any, container_id: str, stream: AttachStream) -> None:
-        self.sandbox_id = container_id[:12]
-        self._client, self._container_id, self._stream = client, container_id, stream
+    def __init__(self, client: Any, name: str, stream: AttachStream) -> None:
+        self.sandbox_id = name
+        self._client, self._stream = client, stream
 
     async def read(self) -> bytes:
         """Return what has arrived; empty when the guest is gone."""
@@ -158,7 +166,7 @@ class ContainerGuest(Guest):
     async def end(self) -> None:
         """Close the container's input and remove it."""
         await self._stream.close()
-        await _remove(self._client, self._container_id)
+        await _remove(self._client, self.sandbox_id)
 
 
 async def connect(options: DockerOptions, threads: int = 8) -> Any:
@@ -192,14 +200,14 @@ async def connect(options: DockerOptions, threads: int = 8) -> Any:
         ) from error
 
 
-async def _remove(client: Any, container_id: str) -> None:
+async def _remove(client: Any, name: str) -> None:
     import docker.errors
     import requests
 
     try:
-        await asyncio.to_thread(client.api.remove_container, container_id, force=True, v=True)
+        await asyncio.to_thread(client.api.remove_container, name, force=True, v=True)
     except docker.errors.APIError as error:
         # Gone already, or being removed because its input has ended: both are what we want.
-        logger.debug("container %s: %s", container_id[:12], error)
+        logger.debug("container %s: %s", name, error)
     except (requests.RequestException, docker.errors.DockerException) as error:
-        logger.warning("container %s could not be removed: %s", container_id[:12], error)
+        logger.info("container %s could not be removed; the next start will: %s", name, error)

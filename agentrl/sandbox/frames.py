@@ -64,7 +64,7 @@ def _parse(text: bytes, body: bytes) -> Frame:
     try:
         header = json.loads(text)
         sizes = header.pop("blobs")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SandboxError(f"sandbox sent a frame with an unreadable header: {error}") from error
     blobs, start = [], 0
     for size in sizes:

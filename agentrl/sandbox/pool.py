@@ -8,6 +8,7 @@ number of programs is replaced in the background; a request whose worker was los
 import asyncio
 import logging
 import random
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ ATTEMPTS = 2
 ANSWER_GRACE_S = 30.0
 STARTS_AT_ONCE = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+OUTAGE_GRACE_S = 15.0
 PING_EVERY_S, PING_TIMEOUT_S = 15.0, 10.0
 FIRST_UID, LAST_UID = 20_000, 60_000
 GUEST_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -55,6 +57,8 @@ class Pool(Sandbox):
         self._languages = language_table(config.languages)
         self._seats: FairQueue[Seat] = FairQueue(config.max_queue)
         self._workers: set[Worker] = set()
+        self._leaving: set[Worker] = set()
+        self._outage_since: float | None = None
         self._doubtful: asyncio.Queue[Worker] = asyncio.Queue()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._next_uid = random.randrange(LAST_UID - FIRST_UID)
@@ -88,7 +92,13 @@ class Pool(Sandbox):
         language = self._check(request)
         for attempt in range(1, ATTEMPTS + 1):
             seat = await self._seats.take(request.owner)
-            self._check_commands(language, request.language, seat.worker)
+            lacking = seat.worker.missing.intersection(language.commands)
+            if lacking:
+                self._seats.give(seat)
+                raise ToolError(
+                    f"language {request.language!r} is not in this sandbox: no {sorted(lacking)}; "
+                    "add it to the image (docker) or to this machine (bubblewrap)"
+                )
             try:
                 return await self._run_on(seat, request, language, attempt)
             except WorkerLostError:
@@ -141,7 +151,7 @@ class Pool(Sandbox):
             self._keeper = None
         self._seats.fail(SandboxError("the sandbox is closing"))
         await self._desk.close()
-        workers, self._workers = self._workers, set()
+        workers, self._workers, self._leaving = self._workers | self._leaving, set(), set()
         await end_workers(workers)
         await self._spawner.close()
 
@@ -170,14 +180,6 @@ class Pool(Sandbox):
                 f"memory_mb={memory_mb}: expected 1 to {self._config.memory_mb} (sandbox.memory_mb)"
             )
 
-    def _check_commands(self, language: Language, name: str, worker: Worker) -> None:
-        lacking = worker.missing.intersection(language.commands)
-        if lacking:
-            raise ToolError(
-                f"language {name!r} is not in this sandbox: {', '.join(sorted(lacking))} not "
-                "found; add it to the image (docker) or to this machine (bubblewrap)"
-            )
-
     def _release(self, seat: Seat) -> None:
         worker = seat.worker
         if worker.executions >= self._config.recycle_after:
@@ -202,7 +204,11 @@ class Pool(Sandbox):
             uids = self._next_uids(slots)
             guest = await self._spawner.spawn(Berth(uids=uids), self._settings(uids))
             worker = Worker(guest)
-            await worker.start(self._config.start_timeout_s)
+            try:
+                await worker.start(self._config.start_timeout_s)
+            except BaseException:
+                await asyncio.shield(worker.end())
+                raise
         return worker, [Seat(worker=worker, slot=slot) for slot in range(slots)]
 
     def _next_uids(self, slots: int) -> tuple[int, ...]:
@@ -238,19 +244,29 @@ class Pool(Sandbox):
                     group.create_task(self._replace(worker))
 
     async def _replace(self, worker: Worker) -> None:
+        self._leaving.add(worker)
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 await self._add_worker()
                 break
             except SandboxError as error:
-                logger.warning("sandbox %s: no replacement yet: %s", self.name, error)
-                if not self._workers:
-                    self._seats.fail(error)
+                self._note_outage(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._outage_since = None
         await worker.idle()
         await worker.end()
+        self._leaving.discard(worker)
+
+    def _note_outage(self, error: SandboxError) -> None:
+        """Let waiting requests fail once there has been no worker at all for long enough."""
+        now = time.monotonic()
+        if self._outage_since is None:
+            self._outage_since = now
+            logger.warning("sandbox %s: no replacement for a worker yet: %s", self.name, error)
+        if not self._workers and now - self._outage_since > OUTAGE_GRACE_S:
+            self._seats.fail(error)
 
     async def _ping_for_ever(self) -> None:
         while True:

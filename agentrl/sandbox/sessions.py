@@ -58,12 +58,12 @@ class SessionDesk:
 
     async def _take(self) -> Seat:
         async with self._lock:
+            if len(self._open) >= self._most:
+                raise SandboxError(
+                    f"{self._most} sessions are open, as many as sandbox.max_sessions allows"
+                )
             self._free = [seat for seat in self._free if seat.worker.doubt is None]
             if not self._free:
-                if len(self._open) >= self._most:
-                    raise SandboxError(
-                        f"{self._most} sessions are open, as many as sandbox.max_sessions allows"
-                    )
                 self._free = list(await self._start_worker())
                 for seat in self._free:
                     seat.worker.on_session_ended[seat.slot] = partial(self._ended, seat)

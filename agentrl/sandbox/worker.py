@@ -35,7 +35,7 @@ class Worker:
         self.on_doubt: Callable[[Worker], None] | None = None
 
     async def start(self, timeout_s: float) -> None:
-        """Begin reading; wait until the guest says that it is ready.
+        """Begin reading; wait until the guest says that it is ready. On an error, call `end`.
 
         Raises:
             SandboxError: it does not, with what it wrote on its standard error.
@@ -44,10 +44,7 @@ class Worker:
         try:
             async with asyncio.timeout(timeout_s):
                 ready = await asyncio.shield(self._ready)
-        except (TimeoutError, WorkerLostError) as error:
-            await self.end()
-            if isinstance(error, WorkerLostError):
-                raise
+        except TimeoutError as error:
             raise SandboxError(
                 f"sandbox {self.guest.sandbox_id} did not get ready within {timeout_s:.0f} s"
             ) from error
