@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -44,8 +46,15 @@ def log_to_screen(console: Console) -> None:
     logger.propagate = False
 
 
-def log_to_file(path: Path) -> None:
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
     """Append every record of INFO and above to a file of JSON lines."""
+    logger = logging.getLogger("agentrl")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
-    logging.getLogger("agentrl").addHandler(handler)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -84,15 +84,15 @@ def _run(config: str, overrides: list[str], *, resume: bool, sft_only: bool) -> 
     log_to_screen(Console(stderr=True))
     with open_display(console) as display:
         trainer = Trainer.from_config(config, overrides, resume=resume, reporter=display)
-        log_to_file(trainer.run_dir.path / "log.jsonl")
-        try:
-            result = trainer.train(sft_only=sft_only)
-        except KeyboardInterrupt:
-            display.note(
-                f"interrupted after step {trainer.progress.step}; a checkpoint is in "
-                f"{trainer.run_dir.checkpoints}; go on with: agentrl train {config} --resume"
-            )
-            raise
+        with log_to_file(trainer.run_dir.path / "log.jsonl"):
+            try:
+                result = trainer.train(sft_only=sft_only)
+            except KeyboardInterrupt:
+                display.note(
+                    f"interrupted after step {trainer.progress.step}; a checkpoint is in "
+                    f"{trainer.run_dir.checkpoints}; go on with: agentrl train {config} --resume"
+                )
+                raise
     _summarise(console, result, config)
 
 

@@ -99,10 +99,9 @@ def _apply(tree: dict[str, Any], word: str) -> None:
 
 
 def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
-    location = [str(part) for part in fault["loc"]]
+    location, valid = _locate(model, [str(part) for part in fault["loc"]])
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":
-        valid = _keys_at(model, location[:-1])
         near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
         return f"unknown key `{key}`; {hint}"
@@ -112,14 +111,29 @@ def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
     return f"`{key}`: {fault['msg'][0].lower()}{fault['msg'][1:]}{got}"
 
 
-def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """List the valid keys of the section at `location` (union tags in it are followed)."""
-    models = [model]
-    for part in location:
-        below = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        found = [section for annotation in below for section in _sections(annotation)]
-        models = found or models
-    return [name for section in models for name in section.model_fields if name != "base_dir"]
+def _locate(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the keys as the user wrote them, and the valid keys of the section they end in.
+
+    Pydantic puts the tag of a union's member into the location; it is followed and left out.
+    """
+    sections, keys = [model], []
+    for place, part in enumerate(location):
+        tagged = [s for s in sections if len(sections) > 1 and part in _tags(s)]
+        if tagged:
+            sections = tagged
+            continue
+        keys.append(part)
+        if place == len(location) - 1:
+            break
+        below = [s.model_fields[part].annotation for s in sections if part in s.model_fields]
+        sections = [found for annotation in below for found in _sections(annotation)]
+    valid = {name for section in sections for name in section.model_fields} - {"base_dir"}
+    return keys, sorted(valid)
+
+
+def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
+    field = section.model_fields.get("type")
+    return get_args(field.annotation) if field else ()
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -16,7 +16,7 @@ from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from agentrl.config.rollout import RolloutConfig
@@ -148,7 +148,7 @@ class Toolset:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(InfraError),
             stop=stop_after_attempt(1 + self.config.tool_retries),
-            wait=wait_exponential_jitter(initial=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             reraise=True,
         ):
             with attempt:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import math
+import os
 import time
 import uuid
 from typing import Any
@@ -183,6 +184,14 @@ async def connect(options: DockerOptions, threads: int = 8) -> Any:
         raise NotReadyError(
             "sandbox docker: the Docker SDK is not installed; `pip install agentrl[docker]`"
         ) from error
+
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if host.startswith("unix://") and not os.path.exists(host.removeprefix("unix://")):
+        # The SDK would try all the same, and leave an open socket behind.
+        raise NotReadyError(
+            f"sandbox docker: no daemon's socket at {host}; start one, set DOCKER_HOST, or use "
+            "sandbox.type=bubblewrap"
+        )
 
     def open_client() -> Any:
         timeout_s = math.ceil(options.connect_timeout_s)
