@@ -90,7 +90,9 @@ class SessionDesk:
         await self.tidy()
 
     async def tidy(self) -> None:
-        """End the workers that hold no session."""
+        """Give up the sessions of lost workers; end the workers that hold no session."""
+        for seat in [seat for seat in self._open if seat.worker.lost]:
+            self._ended(seat)
         async with self._lock:
             used = {seat.worker for seat in self._open}
             unused = {seat.worker for seat in self._free} - used

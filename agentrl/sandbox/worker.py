@@ -34,6 +34,11 @@ class Worker:
         self.on_session_ended: dict[int, Callable[[], None]] = {}
         self.on_doubt: Callable[[Worker], None] | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether the guest is known to be gone."""
+        return self._lost is not None
+
     async def start(self, timeout_s: float) -> None:
         """Begin reading; wait until the guest says that it is ready. On an error, call `end`.
 
