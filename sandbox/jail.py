@@ -11,6 +11,7 @@ supervisor as well.
 
 import contextlib
 import os
+import resource
 import signal
 import struct
 
@@ -34,9 +35,19 @@ class UidJail:
         self.uid = uid
         self.guard = FIRST_GUARD_UID
 
-    def guard_as(self, number):
-        """Take a guard id other than the supervisor's: both may be killing at once."""
+    def settle(self, number, system_calls, constant_limits):
+        """Do once, in the zygote, what every program of the slot would else do for itself.
+
+        The guard id becomes another than the supervisor's: both may be killing at once. The
+        filter forbids nothing that the zygote needs, and root is exempt from NPROC.
+        """
         self.guard = FIRST_GUARD_UID + 1 + number
+        kernel.drop_inheritable_capabilities()
+        os.setgroups([])
+        os.setresgid(self.uid, self.uid, self.uid)
+        set_limits(constant_limits)
+        if system_calls is not None:
+            system_calls.install()
 
     def fork(self):
         """Fork the program's process; returns its pid, or 0 in it."""
@@ -44,15 +55,12 @@ class UidJail:
 
     def enter(self):
         """Become the slot's user, for good. Runs in the program's process."""
-        os.setgroups([])
-        os.setresgid(self.uid, self.uid, self.uid)
         os.setresuid(self.uid, self.uid, self.uid)
-        kernel.drop_capabilities()  # changing users leaves the inheritable set
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # /proc/self is ours again, as any program's is
 
     @contextlib.contextmanager
     def acting(self):
-        """Touch files, and send signals, as the slot's user does."""
+        """Touch files as the slot's user does. For the supervisor."""
         os.setegid(self.uid)
         os.setresuid(self.guard, self.uid, 0)
         try:
@@ -63,13 +71,18 @@ class UidJail:
 
     def kill(self, pid):
         """Kill every process of the slot; atomic, so a fork bomb cannot outrun it."""
-        with self.acting(), contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+        self._signal(-1, signal.SIGKILL)
 
     def interrupt(self, pid):
         """Send the program Ctrl-C's signal."""
-        with self.acting(), contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
+        self._signal(pid, signal.SIGINT)
+
+    def _signal(self, pid, number):
+        os.setresuid(self.guard, self.uid, 0)
+        try:
+            _signal(pid, number)
+        finally:
+            os.setresuid(0, 0, 0)
 
     def wait(self, pid):
         """Wait for the program's process; returns (wait status, cpu seconds, peak KiB)."""
@@ -83,11 +96,15 @@ class UidJail:
 class NamespaceJail:
     """Programs run in a PID namespace of their own, which dies with its first process."""
 
-    guard_as = staticmethod(lambda number: None)
-
     def __init__(self):
         self._own = None
         self._report = -1
+        self._system_calls = None
+
+    def settle(self, number, system_calls, constant_limits):
+        """Keep the filter for the programs: it forbids the calls that make namespaces."""
+        self._system_calls = system_calls
+        set_limits(constant_limits)
 
     def fork(self):
         """Fork the namespace's first process, which forks the program; returns its pid, or 0."""
@@ -108,6 +125,7 @@ class NamespaceJail:
         program = os.fork()
         if program == 0:
             os.close(writer)
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
             return 0
         for fd in range(3):
             os.close(fd)
@@ -115,8 +133,9 @@ class NamespaceJail:
         os._exit(0)
 
     def enter(self):
-        """Nothing to give up: capabilities went before the fork."""
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        """Filter system calls; capabilities went before the fork."""
+        if self._system_calls is not None:
+            self._system_calls.install()
 
     @contextlib.contextmanager
     def acting(self):
@@ -150,14 +169,17 @@ class NamespaceJail:
 class ProcessJail:
     """No walls. Descendants are found because orphans are handed to the zygote."""
 
-    guard_as = staticmethod(lambda number: None)
-
     def __init__(self):
         self.fork = os.fork
+
+    def settle(self, number, system_calls, constant_limits):
+        """Only limits: there are no walls to prepare."""
+        set_limits(constant_limits)
 
     def enter(self):
         """Die with the zygote; nothing else to give up."""
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
 
     @contextlib.contextmanager
     def acting(self):
@@ -231,6 +253,19 @@ def _children(parent):
         if int(fields[1]) == parent:
             found.append(int(name))
     return found
+
+
+def set_limits(limits):
+    """Set rlimits by name, as far as the hard ones of this process allow."""
+    for name, value in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is None:
+            continue
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        # The kernel signals at the soft CPU limit and kills at the hard one.
+        resource.setrlimit(kind, (value, value + 1 if name == "CPU" else value))
 
 
 def make(kind, uid):

@@ -42,6 +42,14 @@ def drop_capabilities():
     _check(_libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
 
 
+def drop_inheritable_capabilities():
+    """Empty the inheritable set, which survives a change of user."""
+    sets = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(_CAPABILITY_HEADER, sets))
+    sets[2] = sets[5] = 0  # (effective, permitted, inheritable), twice 32 bits
+    _check(_libc.capset(_CAPABILITY_HEADER, sets))
+
+
 def flush_c_streams():
     """Write out what C code left in stdio's buffers."""
     _libc.fflush(None)

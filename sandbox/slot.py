@@ -28,7 +28,9 @@ class Slot:
             "LANG": "C.UTF-8",
             **settings["environment"],
         }
-        self.zygote = zygote.Handle(settings, number, work, environment, system_calls)
+        self.zygote = zygote.Handle(
+            settings, number, work, environment, system_calls, self._constant_limits()
+        )
         walled = settings["jail"] != "process"
         self.folder = WorkDirectory(
             settings["box"],
@@ -57,8 +59,14 @@ class Slot:
         return [_fill(word, places) for word in step["argv"]]
 
     def _limits(self, step, request):
+        limits = {"CPU": math.ceil(step["timeout_s"]) + 1}
+        if step["bounded"]:
+            forked = self._forked_bytes if step["argv"] is None else 0
+            limits["AS"] = forked + request["memory_mb"] * MEGABYTE
+        return limits
+
+    def _constant_limits(self):
         limits = {
-            "CPU": math.ceil(step["timeout_s"]) + 1,
             "FSIZE": self.disk_bytes,
             "NOFILE": OPEN_FILES,
             "CORE": 0,
@@ -69,9 +77,6 @@ class Slot:
             # Where the container counts refused forks, its limit is to be met first, not this one.
             counted = self.counters.counts_forks and len(self._settings["uids"]) == 1
             limits["NPROC"] = self._settings["processes"] + int(counted)
-        if step["bounded"]:
-            forked = self._forked_bytes if step["argv"] is None else 0
-            limits["AS"] = forked + request["memory_mb"] * MEGABYTE
         return limits
 
 

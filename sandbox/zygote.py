@@ -25,17 +25,16 @@ MESSAGE_BYTES = 256 * 1024
 class Handle:
     """The supervisor's end of one zygote."""
 
-    def __init__(self, settings, slot, folder, environment, system_calls):
+    def __init__(self, settings, slot, folder, environment, system_calls, limits):
         self.jail = jails.make(settings["jail"], settings["uids"][slot])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
-            self.jail.guard_as(slot)
             os.environ.clear()
             os.environ.update(environment)
             interpreter.prepare(folder)
-            _serve(theirs, self.jail, system_calls)
+            _serve(theirs, self.jail, slot, system_calls, limits)
         theirs.close()
         self.socket = ours
 
@@ -55,20 +54,21 @@ class Handle:
         return json.loads(data)
 
 
-def _serve(orders, jail, system_calls):
+def _serve(orders, jail, slot, system_calls, limits):
     """Fork programs until the supervisor closes the socket. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    _keep_only(orders.fileno())
+    jail.settle(slot, system_calls, limits)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    _keep_only(orders.fileno())
     while True:
         data, fds, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, 4)
         if not data:
             os._exit(0)
         pid = jail.fork()
         if pid == 0:
-            _become(json.loads(data), fds, jail, system_calls)
+            _become(json.loads(data), fds, jail)
         for fd in fds:
             os.close(fd)
         orders.send(json.dumps({"pid": pid}).encode())
@@ -88,9 +88,9 @@ def _keep_only(fd):
     os.closerange(fd + 1, 1024)
 
 
-def _become(step, fds, jail, system_calls):
+def _become(step, fds, jail):
     try:
-        program.become(step, fds, jail, system_calls)
+        program.become(step, fds, jail)
     except BaseException:  # the forked child must never return into the zygote's loop
         traceback.print_exc()
     finally:
