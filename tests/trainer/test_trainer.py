@@ -1,0 +1,143 @@
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl.errors import ConfigError, NotReadyError, RunError
+from agentrl.trainer import checkpoint
+from agentrl.trainer.data import read_rows
+from agentrl.trainer.data_order import take
+from agentrl.trainer.policy import Policy
+from agentrl.trainer.trainer import Trainer
+
+FAILING_TOOL = """
+from agentrl import BaseTool, InfraError
+class Broken(BaseTool):
+    async def execute(self, instance_id, parameters, **kwargs):
+        raise InfraError("never reached")
+    async def create(self, instance_id=None, **kwargs):
+        raise InfraError("the backend is gone")
+"""
+
+
+def test_every_position_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
+    first = list(take(10, start=0, size=10, seed=1))
+    second = list(take(10, start=10, size=10, seed=1))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert list(take(10, start=5, size=10, seed=1)) == first[5:] + second[:5]
+    assert list(take(10, start=0, size=10, seed=2)) != first
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.jsonl", None, "no such file"),
+        ("a.jsonl", "", "is empty"),
+        ("a.jsonl", '{"prompt": 1}\n{', "line 2: not JSON"),
+        ("a.jsonl", "[1]\n", "expected an object"),
+        ("a.txt", "x", r"expected \.jsonl"),
+    ],
+)
+def test_data_that_cannot_be_read_is_one_error(
+    tmp_path: Path, name: str, content: str | None, why: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=why):
+        read_rows(str(tmp_path / name), split="train")
+
+
+def test_a_line_separator_inside_a_string_does_not_end_the_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "one\u2028two"}\n', encoding="utf-8")
+    assert read_rows(str(tmp_path / "a.jsonl"), split="train") == [{"prompt": "one\u2028two"}]
+
+
+def test_parquet_rows_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist([{"prompt": [{"role": "user", "content": "hi"}]}])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    rows = read_rows(str(tmp_path / "a.parquet"), split="train")
+    assert rows == [{"prompt": [{"role": "user", "content": "hi"}]}]
+
+
+def test_a_run_records_metrics_under_the_fields_names(make_config: Any) -> None:
+    config = make_config(eval={"samples": 3})
+    result = Trainer(config).train()
+    rows = [
+        json.loads(line) for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [(row["phase"], row["step"]) for row in rows] == [
+        ("eval", 0), ("train", 1), ("train", 2), ("train", 3), ("eval", 3),
+    ]  # fmt: skip
+    expected = {
+        "actor/lr", "critic/rewards/mean", "critic/advantages/mean", "response_length/mean",
+        "num_turns/mean", "tool_call_counts/mean", "perf/throughput", "timing_s/step",
+        "frac_reward_zero_std",
+    }  # fmt: skip
+    assert expected <= set(rows[1])
+    assert result.success_before == rows[0]["eval/success"]
+    assert result.success_after == rows[-1]["eval/success"]
+
+
+def test_steps_of_nothing_but_failures_stop_the_run_with_the_error(
+    make_config: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(FAILING_TOOL)
+    schema = {"type": "function", "function": {"name": "broken"}}
+    tool = {"class_name": f"{tmp_path / 'broken.py'}:Broken", "tool_schema": schema}
+    config = make_config(
+        tools=[tool], train={"steps": 9, "prompts_per_step": 1, "max_empty_steps": 2}
+    )
+    with pytest.raises(RunError, match=r"2 steps in a row.*the backend is gone"):
+        Trainer(config).train()
+
+
+def test_sft_without_demonstrations_is_refused(make_config: Any) -> None:
+    with pytest.raises(ConfigError, match="no demonstrations"):
+        Trainer(make_config(sft={"steps": 2})).train()
+
+
+def test_a_save_that_fails_leaves_the_previous_checkpoint(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(checkpoint={"every": 1, "keep": 3})
+    save, calls = Policy.save, []
+
+    def full_at_the_third(self: Policy, folder: Path) -> None:
+        calls.append(folder)
+        save(self, folder)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Policy, "save", full_at_the_third)
+    with pytest.raises(NotReadyError, match="the disk is full"):
+        Trainer(config).train()
+    checkpoints = config.run_dir / "checkpoints"
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["step-1", "step-2"]
+    assert (config.run_dir / "latest").read_text().strip() == "step-2"
+
+
+def test_only_the_newest_checkpoints_are_kept(make_config: Any) -> None:
+    config = make_config(checkpoint={"every": 1, "keep": 2})
+    Trainer(config).train()
+    kept = sorted(p.name for p in (config.run_dir / "checkpoints").iterdir())
+    assert kept == ["step-2", "step-3"]
+
+
+def test_a_torn_trainer_state_is_one_error(make_config: Any) -> None:
+    config = make_config()
+    Trainer(config).train()
+    state = config.run_dir / "checkpoints" / "step-3" / checkpoint.STATE_FILE
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Trainer(config, resume=True)
+
+
+def test_a_device_that_is_not_there_is_named(make_config: Any, tiny_policy: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.device 'warp'"):
+        Trainer(make_config(model={"builder": tiny_policy, "device": "warp"}))
