@@ -66,7 +66,7 @@ class PoolConfig(Section):
     disk_mb: PositiveInt = 64
     """Size of a program's writable file system, and of its largest file."""
     max_files: PositiveInt = 20_000
-    """Files and folders a program may hold."""
+    """Files and folders a program may hold (docker; bubblewrap bounds them by memory only)."""
     processes: PositiveInt = 64
     """Processes and threads of one program."""
     cpus: PositiveFloat = 1.0

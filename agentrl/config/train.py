@@ -59,6 +59,12 @@ class TrainConfig(Section):
     """Steps in a row whose trajectories were all dropped before the run stops."""
 
 
+class SFTOptimiserConfig(OptimiserConfig):
+    """AdamW for SFT, which takes larger steps than reinforcement."""
+
+    learning_rate: PositiveFloat = 1e-5
+
+
 class SFTConfig(Section):
     """Supervised warm start on the task's demonstrations, before or without GRPO."""
 
@@ -68,7 +74,7 @@ class SFTConfig(Section):
     """Demonstrations per optimiser step."""
     max_length: PositiveInt = 1024
     """Demonstrations longer than this many tokens are left out, and counted."""
-    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-5)
+    optimiser: SFTOptimiserConfig = SFTOptimiserConfig()
 
 
 class EvalConfig(Section):

@@ -60,7 +60,7 @@ class Sample:
 def _messages(prompt: Any, row: Mapping[str, Any], where: str) -> list[Message]:
     if isinstance(prompt, str) and prompt.strip():
         return [{"role": "user", "content": prompt}]
-    if prompt is None or len(prompt) == 0:
+    if prompt is None or isinstance(prompt, str) or len(prompt) == 0:
         raise ConfigError(
             f"{where}: no `prompt`; expected a list of messages "
             f'[{{"role": "user", "content": "..."}}] or a string, '

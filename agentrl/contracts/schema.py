@@ -68,6 +68,8 @@ def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
     parameters.pop("title", None)
     for field in parameters.get("properties", {}).values():
         field.pop("title", None)
+        if field.get("default", ...) is None:
+            del field["default"]
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", tool_class.__name__).lower()
     description = inspect.cleandoc(tool_class.__doc__ or "").split("\n\n")[0].replace("\n", " ")
     return ToolSchema(
