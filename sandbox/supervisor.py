@@ -1,8 +1,8 @@
 """The fork server's first process: reads request frames, runs them in slots, answers.
 
 Started by every backend in the same way: `python supervisor.py SETTINGS`, with the frames on
-standard input and output and SETTINGS a JSON object (see `agentrl/sandbox/settings.py`). It ends
-when its input ends, so nothing outlives the process that asked for it.
+standard input and output and SETTINGS a JSON object that the host's pool makes. It ends when its
+input ends, so nothing outlives the process that asked for it.
 """
 
 import contextlib

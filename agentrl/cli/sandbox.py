@@ -168,16 +168,19 @@ def prune(
         bool, typer.Option("--all", help="Also containers whose owner still runs.")
     ] = False,
 ) -> None:
-    """Remove containers that nobody owns any more."""
+    """Remove containers that nobody owns any more, and images of other versions."""
     from agentrl.sandbox.docker import connect
+    from agentrl.sandbox.image import remove_outdated
     from agentrl.sandbox.labels import reap
 
     client = asyncio.run(connect(DockerSandboxConfig().docker))
     try:
-        removed = reap(client, everything=everything)
+        containers = reap(client, everything=everything)
+        images = remove_outdated(client)
     finally:
         client.close()
-    print(f"removed {len(removed)} containers" + "".join(f"\n  {name}" for name in removed))
+    print(f"removed {len(containers)} containers and {len(images)} images")
+    print(*(f"  {name}" for name in (*containers, *images)), sep="\n")
 
 
 @app.command()

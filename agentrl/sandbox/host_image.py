@@ -47,14 +47,16 @@ def build_from_host(
     logger.info("building the sandbox image %s from this machine's Python", name)
     changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin"]
     changes += [f"LABEL {key}={value}" for key, value in labels.items()]
-    repository, _, tag = name.rpartition(":")
+    repository, _, tag = name.partition(":")
     with tempfile.TemporaryDirectory(prefix="agentrl-image-") as folder:
         root, archive = Path(folder, "root"), Path(folder, "root.tar")
         fill_root(root, packages)
         with tarfile.open(archive, "w") as tar:
             tar.add(root, arcname=".", filter=_owned_by_root)
         try:
-            client.api.import_image(str(archive), repository=repository, tag=tag, changes=changes)
+            client.api.import_image(
+                str(archive), repository=repository, tag=tag or "latest", changes=changes
+            )
         except (docker.errors.APIError, requests.RequestException) as error:
             raise NotReadyError(f"sandbox image from this machine: {error}") from error
 

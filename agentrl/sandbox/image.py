@@ -94,3 +94,24 @@ def build_from_base(client: Any, base: str, name: str) -> None:
         raise NotReadyError(f"sandbox image from {base}: {error.msg}; {tail}") from error
     except (docker.errors.APIError, requests.RequestException) as error:
         raise NotReadyError(f"sandbox image from {base}: {error}") from error
+
+
+def remove_outdated(client: Any) -> list[str]:
+    """Remove our own images that hold another version of the fork server; returns their names.
+
+    Those that a container still uses are kept.
+    """
+    import docker.errors
+
+    removed = []
+    for image in client.images.list(name=REPOSITORY):
+        if image.labels.get(DIGEST_LABEL) in (None, guest_digest()):
+            continue
+        for name in image.tags:
+            try:
+                client.images.remove(name)
+            except docker.errors.APIError as error:
+                logger.info("image %s stays: %s", name, error)
+                continue
+            removed.append(name)
+    return removed

@@ -62,12 +62,14 @@ class SessionDesk:
                 raise SandboxError(
                     f"{self._most} sessions are open, as many as sandbox.max_sessions allows"
                 )
-            self._free = [seat for seat in self._free if seat.worker.doubt is None]
-            if not self._free:
-                self._free = list(await self._start_worker())
-                for seat in self._free:
-                    seat.worker.on_session_ended[seat.slot] = partial(self._ended, seat)
-            seat = self._free.pop()
+            seat = next((seat for seat in self._free if seat.worker.doubt is None), None)
+            if seat is None:
+                seats = await self._start_worker()
+                for new in seats:
+                    new.worker.on_session_ended[new.slot] = partial(self._ended, new)
+                self._free += seats
+                seat = seats[0]
+            self._free.remove(seat)
             self._open[seat] = None
             return seat
 

@@ -7,7 +7,7 @@
 - latency_p50_ms: the pool's, from one caller
 - http_vs_pool: `POST /run_code` on `agentrl sandbox serve` over the pool's own rate
 - lost: wrong or missing answers of 200 clients that wait for 2 slots; queue_p99_ms is their wait
-- idle_slot_mb: resident memory that one more idle slot takes on this machine
+- idle_slot_mb: resident memory of one more idle slot, its container's shim included
 """
 
 import argparse
@@ -52,7 +52,8 @@ async def rate(call: Call, seconds: float) -> float:
     async def caller() -> None:
         nonlocal answers
         while time.perf_counter() < deadline:
-            answers += await call()
+            right = await call()
+            answers += right
 
     await asyncio.gather(*[caller() for _ in range(CALLERS)])
     return answers / (time.perf_counter() - started)
@@ -152,20 +153,25 @@ async def waiting_clients(sandbox: Sandbox) -> tuple[int, float]:
     return right.count(False), sorted(waits_ms)[int(len(waits_ms) * 0.99)]
 
 
-def memory_in_use_mb() -> float:
-    """Return memory in use on this machine in MiB, page cache left out."""
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, available = (int(fields[k].split()[0]) for k in ("MemTotal", "MemAvailable"))
-    return (total - available) / 1024
+def resident_mb() -> float:
+    """Return the memory of all fork servers and container shims in MiB, shared pages shared out."""
+    total_kib = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, StopIteration):
+            command = (folder / "cmdline").read_text()
+            if "supervisor.py" in command or "containerd-shim" in command:
+                lines = (folder / "smaps_rollup").read_text().splitlines()
+                total_kib += next(int(x.split()[1]) for x in lines if x.startswith("Pss:"))
+    return total_kib / 1024
 
 
 async def idle_slot_mb(workers: int = 8) -> float:
-    """Return what one more idle slot takes, from the difference of eight and one."""
+    """Return what one more idle slot takes, from the difference of nine and one."""
     used = []
     for count in (1, 1 + workers):
         async with open_sandbox(DockerSandboxConfig(workers=count)):
             await asyncio.sleep(1.0)
-            used.append(memory_in_use_mb())
+            used.append(resident_mb())
     return (used[1] - used[0]) / workers
 
 
