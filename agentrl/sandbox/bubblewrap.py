@@ -181,6 +181,11 @@ class _Walled(Guest):
         return await self._guest.last_words()
 
     async def end(self) -> None:
-        """Kill the sandbox, then remove its control group."""
+        """Kill the sandbox, then remove its control group.
+
+        The server inside loses bubblewrap's die-with-parent when it changes users, and would end
+        only when it reads the end of its input; the control group reaches it at once.
+        """
+        self._cgroups.kill(self.sandbox_id)
         await self._guest.end()
         await self._cgroups.remove(self.sandbox_id)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -81,6 +82,13 @@ class Cgroups:
                 folder_v1 = self._parents[name] / self._name(sandbox_id)
                 options += ["--ro-bind", str(folder_v1), str(ROOT / name)]
         return options
+
+    def kill(self, sandbox_id: str) -> None:
+        """Kill every process of the sandbox's group."""
+        for folder in self._folders(sandbox_id)[:1] if sandbox_id in self._made else []:
+            with contextlib.suppress(OSError):
+                for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split():
+                    os.kill(int(pid), signal.SIGKILL)
 
     async def remove(self, sandbox_id: str) -> None:
         """Remove the sandbox's group once its last process has gone."""

@@ -6,6 +6,7 @@ and retries are the same for all of them.
 
 import asyncio
 import contextlib
+import logging
 import socket
 from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agentrl.contracts.plugin import shipped_root
+
+logger = logging.getLogger(__name__)
 
 LAST_WORDS_BYTES = 4096
 END_TIMEOUT_S = 10.0
@@ -147,8 +150,11 @@ class ProcessGuest(Guest):
         self._writer.close()
         if self._process.returncode is None:
             self._process.kill()
-        async with asyncio.timeout(END_TIMEOUT_S):
-            await self._process.wait()
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._process.wait()
+        except TimeoutError:
+            logger.warning("sandbox %s is dying slowly; no longer waiting", self.sandbox_id)
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
