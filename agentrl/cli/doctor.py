@@ -5,7 +5,7 @@ Every check prints one line, ok, warning or failed, the latter two with their re
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -207,12 +207,26 @@ def _tools(config: "RunConfig") -> Iterator[Check]:
         yield Check(name="tools", status="failed", detail=str(error))
         return
     for tool in tools.values():
-        yield _smoke_call(config, tool)
+        yield _smoke_call(config, tool, _create_kwargs(config, tool.name))
     for name in interactions:
         yield Check(name="interaction", status="ok", detail=f"{name} imports")
 
 
-def _smoke_call(config: "RunConfig", tool: "BaseTool") -> Check:
+def _create_kwargs(config: "RunConfig", name: str) -> dict[str, Any]:
+    """Return what the first training sample passes to the tool's `create`."""
+    from agentrl.contracts.registry import load_task
+    from agentrl.errors import AgentRLError
+
+    try:
+        task = load_task(config.task, base=config.base_dir, seed=config.seed)
+        sample = task.samples("train")[0]
+    except (AgentRLError, IndexError):
+        # The data check reports it.
+        return {}
+    return dict(sample.tools_kwargs.get(name, {}).get("create_kwargs", {}))
+
+
+def _smoke_call(config: "RunConfig", tool: "BaseTool", create_kwargs: dict[str, Any]) -> Check:
     import asyncio
 
     from agentrl.contracts.tool import ToolOutcome, ToolRecord
@@ -225,7 +239,7 @@ def _smoke_call(config: "RunConfig", tool: "BaseTool") -> Check:
     async def call() -> ToolRecord:
         services = RunServices(config.sandbox)
         try:
-            record, _ = await call_once(tool, arguments, services, create_kwargs={})
+            record, _ = await call_once(tool, arguments, services, create_kwargs=create_kwargs)
             return record
         finally:
             await services.close()
