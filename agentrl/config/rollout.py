@@ -83,7 +83,6 @@ class RolloutConfig(Section):
     episode_timeout_s: PositiveFloat = 600.0
     tool_retries: NonNegativeInt = 2
     """Further attempts after an infrastructure error, with exponential back-off."""
-    tool_format: Literal["hermes"] = "hermes"
     max_concurrent_episodes: PositiveInt = 256
     sampling: SamplingConfig = SamplingConfig()
     failures: FailurePolicy = FailurePolicy()
