@@ -7,6 +7,7 @@ fails is recorded on its trajectory and never cancels its siblings. Plugin autho
 exception that leaves a plugin is attributed by `boundary()`.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -71,7 +72,8 @@ def boundary(what: str) -> Iterator[None]:
 
     Typed rollout errors and cancellation pass unchanged. `TimeoutError` becomes
     `ToolTimeoutError`, an `OSError` (connection refused, disk full, ...) becomes `InfraError`,
-    and anything else becomes `PluginError`. `what` opens the message.
+    and anything else becomes `PluginError`: a cancellation too that nobody outside asked for.
+    `what` opens the message.
 
     Raises:
         RolloutError: always of a subclass, with the original exception as its cause.
@@ -84,5 +86,10 @@ def boundary(what: str) -> Iterator[None]:
         raise ToolTimeoutError(f"{what} timed out") from error
     except OSError as error:
         raise InfraError(f"{what}: {type(error).__name__}: {error}") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise PluginError(f"{what}: CancelledError: it cancelled what it waited for") from error
     except Exception as error:
         raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
