@@ -163,6 +163,7 @@ def main():
         signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
     with contextlib.suppress(OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ.update(settings["environment"])  # thread counts are read when a module is imported
     _preload(settings["preload"])
     gc.collect()
     gc.freeze()
