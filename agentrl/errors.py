@@ -4,7 +4,7 @@ Two families. *Run errors* stop the program and carry its exit code: `ConfigErro
 `NotReadyError` (3), `RunError` (1). *Rollout errors* are data: a tool call or an episode that
 fails is recorded on its trajectory and never cancels its siblings. Plugin authors raise
 `ToolError` for the model's mistakes and `InfraError` for their own backend's; any other
-exception that leaves a plugin is attributed by `boundary()`.
+exception that leaves a plugin is attributed by `boundary()`, or by `loading()` before the run.
 """
 
 import asyncio
@@ -93,3 +93,18 @@ def boundary(what: str) -> Iterator[None]:
         raise PluginError(f"{what}: CancelledError: it cancelled what it waited for") from error
     except Exception as error:
         raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Import or construct a plugin and attribute whatever escapes it to its configuration.
+
+    Raises:
+        AgentRLError: a run error as the plugin raised it, or a `ConfigError` for anything else.
+    """
+    try:
+        yield
+    except AgentRLError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error

@@ -68,6 +68,8 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("base", None)
     if base is None:
         return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"config file {path}: `base` must name one file, got {base!r}")
     return _overlay(
         _read_with_bases(resolve_path(base, path.resolve().parent), (*seen, path)), tree
     )
@@ -126,6 +128,8 @@ def _locate(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str],
         if place == len(location) - 1:
             break
         below = [s.model_fields[part].annotation for s in sections if part in s.model_fields]
+        if not below:
+            continue  # a key of a mapping: its value is still one of `sections`
         sections = [found for annotation in below for found in _sections(annotation)]
     valid = {name for section in sections for name in section.model_fields} - {"base_dir"}
     return keys, sorted(valid)

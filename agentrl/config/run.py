@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.rollout import RolloutConfig, TransformersEngineConfig
@@ -79,6 +79,11 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     base_dir: Path | None = Field(default=None, exclude=True)
     """The folder of the YAML file; set by the loader, relative plugin paths resolve against it."""
+
+    @field_validator("sandbox", mode="before")
+    @classmethod
+    def _auto_unless_said(cls, value: Any) -> Any:
+        return {"type": "auto", **value} if isinstance(value, dict) else value
 
     @property
     def run_dir(self) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, loading
 
 ENTRY_POINT_GROUP = "agentrl.plugins"
 
@@ -69,6 +69,11 @@ def load_plugin(reference: str, *, base: Path | None = None) -> Any:
 
 
 def _import(name: str, reference: str) -> ModuleType | None:
+    with loading(f"plugin {reference!r}: its module does not import"):
+        return _import_if_installed(name, reference)
+
+
+def _import_if_installed(name: str, reference: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -77,8 +82,6 @@ def _import(name: str, reference: str) -> ModuleType | None:
         raise ConfigError(
             f"plugin {reference!r}: importing it needs the package {error.name!r}; install it"
         ) from error
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"plugin {reference!r}: its module does not import: {error}") from error
 
 
 def _shipped_module(name: str, base: Path | None) -> ModuleType | None:
@@ -102,10 +105,11 @@ def _load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        del sys.modules[name]
-        raise ConfigError(f"plugin file {path} does not import: {error}") from error
+        with loading(f"plugin file {path} does not import"):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # else the next reference would find it half made
+        raise
     return module
 
 

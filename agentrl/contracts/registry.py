@@ -7,7 +7,7 @@ Classes are duck-typed, so one that inherits from another library's base runs un
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from agentrl.config.base import Section
 from agentrl.config.load import read_yaml, validate
@@ -17,7 +17,7 @@ from agentrl.contracts.plugin import load_plugin, resolve_path
 from agentrl.contracts.schema import infer_schema, read_schema
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, loading
 
 PluginSource = str | list[dict[str, Any]] | None
 
@@ -62,6 +62,9 @@ def load_tools(source: PluginSource, base: Path | None = None) -> dict[str, Base
             else read_schema(entry.tool_schema, where=where)
         )
         tool: BaseTool = _construct(tool_class, where, entry.config, schema)
+        for attribute, value in (("name", schema.function.name), ("tool_schema", schema)):
+            if not hasattr(tool, attribute):
+                setattr(tool, attribute, value)
         if tool.name in tools:
             raise ConfigError(
                 f"{where}: a tool named {tool.name!r} is there already "
@@ -118,7 +121,7 @@ def _entries(
         path = resolve_path(source, base)
         tree = read_yaml(path, kind=key)
         if not isinstance(tree, dict) or set(tree) != {key}:
-            got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
+            got = sorted(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
             raise ConfigError(f"{source}: expected the one key `{key}`, got {got}")
         where, folder, raw = source, path.resolve().parent, tree[key]
     if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
@@ -146,9 +149,5 @@ PluginT = TypeVar("PluginT")
 
 
 def _construct(plugin: type[PluginT], where: str, *args: Any, **kwargs: Any) -> PluginT:
-    try:
+    with loading(f"{where}: {plugin.__name__} does not take its config"):
         return plugin(*args, **kwargs)
-    except (TypeError, ValueError, KeyError, ValidationError) as error:
-        raise ConfigError(
-            f"{where}: {plugin.__name__} does not take its config: {type(error).__name__}: {error}"
-        ) from error

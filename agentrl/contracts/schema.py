@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError
-from pydantic import PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic import Field, PydanticUserError, TypeAdapter, ValidationError, create_model
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from agentrl.contracts.tool import FunctionSchema, ToolSchema
 from agentrl.errors import ConfigError
@@ -28,6 +31,7 @@ def read_schema(raw: Any, *, where: str) -> ToolSchema:
     try:
         schema = ToolSchema.model_validate(raw)
         Draft202012Validator.check_schema(schema.function.parameters)
+        _check_references(schema.function.parameters)
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
@@ -38,7 +42,30 @@ def read_schema(raw: Any, *, where: str) -> ToolSchema:
     except SchemaError as error:
         path = ".".join(["tool_schema.function.parameters", *map(str, error.path)])
         raise ConfigError(f"{where}: `{path}` is not valid JSON Schema: {error.message}") from None
+    except Unresolvable as error:
+        raise ConfigError(
+            f"{where}: `tool_schema.function.parameters` is not valid JSON Schema: nothing stands "
+            f"at the $ref {error.ref!r}; expected one like '#/$defs/Name'"
+        ) from None
     return schema
+
+
+def _check_references(parameters: Mapping[str, Any]) -> None:
+    """Look every `$ref` up once, before a model's call does.
+
+    Raises:
+        Unresolvable: one points nowhere.
+    """
+    registry: Registry[Any] = Registry().with_resource("", DRAFT202012.create_resource(parameters))
+    found: list[Any] = [parameters]
+    while found:
+        node = found.pop()
+        if isinstance(node, Mapping):
+            if isinstance(node.get("$ref"), str):
+                registry.resolver("").lookup(node["$ref"])
+            found += node.values()
+        elif isinstance(node, list):
+            found += node
 
 
 def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
@@ -84,10 +111,19 @@ def _as_model(annotation: Any) -> Any:
     if not typing.is_typeddict(annotation):
         return annotation
     fields: dict[str, Any] = {
-        name: (hint, ... if name in annotation.__required_keys__ else None)
+        name: (
+            _unqualified(hint),
+            ... if name in annotation.__required_keys__ else Field(default_factory=lambda: None),
+        )
         for name, hint in typing.get_type_hints(annotation, include_extras=True).items()
     }
     return create_model(annotation.__name__, **fields)
+
+
+def _unqualified(hint: Any) -> Any:
+    """Take `Required[...]` or `NotRequired[...]` off a field of a TypedDict."""
+    qualified = typing.get_origin(hint) in (typing.Required, typing.NotRequired)
+    return typing.get_args(hint)[0] if qualified else hint
 
 
 def violations(schema: ToolSchema, arguments: Mapping[str, Any]) -> list[str]:

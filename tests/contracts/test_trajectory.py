@@ -93,5 +93,6 @@ def test_a_ledger_sums_a_source_and_what_lies_below_it() -> None:
 
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:
     assert derive_seed(0, "a", 1) == derive_seed(0, "a", 1)
+    assert derive_seed(1, 23) != derive_seed(12, 3)
     assert len({derive_seed(a, b) for a in range(10) for b in range(10)}) == 100
     assert all(0 <= derive_seed(i) < 2**63 for i in range(100))
