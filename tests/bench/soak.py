@@ -100,6 +100,8 @@ class Daemon:
             with contextlib.suppress(OSError):
                 if f"{self._root}/exec" in (folder / "cmdline").read_text():
                     os.kill(int(folder.name), signal.SIGKILL)
+        # The daemon binds its data folder onto itself; left there, the folder could not go.
+        await _succeeds("umount", "--lazy", f"{self._root}/data")
 
     async def kill_a_container(self) -> None:
         """Kill one running container."""
