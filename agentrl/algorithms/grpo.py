@@ -34,9 +34,10 @@ class GRPO(RLAlgorithm):
     ) -> tuple[torch.Tensor, Metrics]:
         """Return the share of the loss; metrics are token means over the minibatch."""
         config, mask_BT = self._config, inputs.response_mask_BT
-        log_ratio_BT = torch.where(
-            mask_BT > 0, logprobs_BT - inputs.old_logprobs_BT, torch.zeros_like(logprobs_BT)
-        )
+        # Chosen before anything is computed from them: a zero gradient times inf would be NaN.
+        kept_BT = mask_BT > 0
+        logprobs_BT = torch.where(kept_BT, logprobs_BT, 0.0)
+        log_ratio_BT = logprobs_BT - torch.where(kept_BT, inputs.old_logprobs_BT, 0.0)
         pg_BT = clipped_loss(
             log_ratio_BT,
             inputs.advantages_BT,
@@ -46,7 +47,8 @@ class GRPO(RLAlgorithm):
         loss = aggregate(pg_BT, mask_BT, totals, config.aggregation)
         metrics = {"actor/pg_loss": loss.item()}
         if self.needs_reference and inputs.ref_logprobs_BT is not None:
-            kl_BT = kl_estimate(logprobs_BT, inputs.ref_logprobs_BT, config.kl.estimator)
+            reference_BT = torch.where(kept_BT, inputs.ref_logprobs_BT, 0.0)
+            kl_BT = kl_estimate(logprobs_BT, reference_BT, config.kl.estimator)
             kl = aggregate(kl_BT, mask_BT, totals, config.aggregation)
             loss = loss + config.kl.coefficient * kl
             metrics["actor/kl_loss"] = kl.item()
