@@ -72,7 +72,7 @@ def sft_step(
     for rows in micro_batches(sequences, max_tokens=max_tokens):
         batch = collate(rows, policy.device)
         logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
-        loss = -(logprobs_BT * batch.mask_BT).sum() / num_tokens
+        loss = -torch.where(batch.mask_BT > 0, logprobs_BT, 0.0).sum() / num_tokens
         if not torch.isfinite(loss):
             raise RunError(f"SFT: the loss is {loss.item()}; lower sft.optimiser.learning_rate")
         torch.autograd.backward(loss)

@@ -127,7 +127,11 @@ class Trainer:
             KeyboardInterrupt: after Ctrl-C, or SIGTERM.
             RunError: the run cannot go on.
         """
-        return asyncio.run(self._run_interruptible(sft_only))
+        try:
+            return asyncio.run(self._run_interruptible(sft_only))
+        except asyncio.CancelledError:
+            # Caught out here: a signal after the last await is raised by the event loop.
+            raise KeyboardInterrupt from None
 
     async def run(self, *, sft_only: bool = False) -> TrainResult:
         """Run to the end inside an event loop of the caller's."""
@@ -185,8 +189,6 @@ class Trainer:
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             return await self.run(sft_only=sft_only)
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
 
@@ -215,6 +217,8 @@ class Trainer:
         self.reporter.phase_started("sft", config.steps)
         metrics: dict[str, float] = {}
         while progress.sft_step < config.steps:
+            # A cancellation enters here, not after the last step, whose optimiser is discarded.
+            await asyncio.sleep(0)
             start = progress.sft_step * config.batch_size
             chosen = take(
                 len(sequences), start=start, size=config.batch_size, seed=self.config.seed
@@ -234,7 +238,6 @@ class Trainer:
             self.reporter.step_finished(progress.sft_step, metrics)
             if self._is_due(progress.sft_step) and progress.sft_step < config.steps:
                 self.save()
-            await asyncio.sleep(0)
         self.optimiser = self._optimiser()
         self.save()
         self.reporter.phase_ended("sft", metrics)

@@ -130,12 +130,12 @@ class Updater:
                 )
             torch.autograd.backward(loss)
             self._optimiser.accumulate()
-            shares["actor/entropy"] = _masked_sum(entropy_BT, batch) / totals.num_tokens
+            shares["actor/entropy"] = _masked(entropy_BT, batch).sum().item() / totals.num_tokens
             for name, value in shares.items():
                 metrics[name] += value
             if first:
                 # Before the first step the trainer's policy is the engine's: any gap is numerics.
-                gap_BT = (logprobs_BT.detach() - batch.old_logprobs_BT).abs() * batch.mask_BT
+                gap_BT = _masked((logprobs_BT.detach() - batch.old_logprobs_BT).abs(), batch)
                 metrics["rollout/logprob_diff/mean"] += gap_BT.sum().item() / totals.num_tokens
                 worst = max(metrics["rollout/logprob_diff/max"], gap_BT.max().item())
                 metrics["rollout/logprob_diff/max"] = worst
@@ -163,5 +163,5 @@ def _inputs(batch: MicroBatch) -> LossInputs:
     )
 
 
-def _masked_sum(values_BT: torch.Tensor, batch: MicroBatch) -> float:
-    return float((values_BT * batch.mask_BT).sum().item())
+def _masked(values_BT: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
+    return torch.where(batch.mask_BT > 0, values_BT, 0.0)
