@@ -4,8 +4,10 @@ Sources are slash-separated paths: `task`, `tool/<name>` (`calc_reward`), `tool_
 (`execute`), `interaction` (`calculate_score`), `interaction_turn`, `penalty/<reason>`.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,19 @@ class RewardLedger:
     def __iter__(self) -> Iterator[RewardEntry]:
         """Iterate over the entries."""
         return iter(self.entries)
+
+
+def finite(value: Any) -> float:
+    """Return what a plugin gave as a reward; None counts as 0.0.
+
+    Raises:
+        ValueError: it is not a finite number, which would spoil a whole group's baseline.
+        TypeError: it is not a number at all.
+    """
+    number = float(0.0 if value is None else value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite reward, got {number}")
+    return number
 
 
 def weigh(entries: Iterable[RewardEntry], weights: Mapping[str, float]) -> RewardLedger:

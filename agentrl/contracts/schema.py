@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError
-from pydantic import Field, PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
@@ -127,7 +127,13 @@ def _unqualified(hint: Any) -> Any:
 
 
 def violations(schema: ToolSchema, arguments: Mapping[str, Any]) -> list[str]:
-    """List everything that is wrong with a call's arguments; empty when they are valid."""
-    validator = Draft202012Validator(schema.function.parameters)
+    """List everything that is wrong with a call's arguments; empty when they are valid.
+
+    `schema` may be of another library, with `parameters` a model of its own.
+    """
+    parameters: Any = schema.function.parameters
+    if isinstance(parameters, BaseModel):
+        parameters = parameters.model_dump(exclude_unset=True, exclude_none=True)
+    validator = Draft202012Validator(parameters)
     faults = sorted(validator.iter_errors(dict(arguments)), key=lambda f: list(map(str, f.path)))
     return [f"{'.'.join(map(str, fault.path)) or 'arguments'}: {fault.message}" for fault in faults]

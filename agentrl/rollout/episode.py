@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agentrl.config.rollout import FailureAction, RolloutConfig, SamplingConfig
-from agentrl.contracts.reward import RewardEntry, weigh
+from agentrl.contracts.reward import RewardEntry, finite, weigh
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.task import BaseTask
@@ -216,11 +216,11 @@ class Episode:
     async def _score(self, trajectory: Trajectory) -> list[RewardEntry]:
         entries = await self._tools.rewards()
         if self._partner is not None:
-            entries.append(await self._partner.reward())
+            entries += await self._partner.rewards()
         with boundary(f"task {type(self._context.task).__name__} score"):
             async with asyncio.timeout(self._config.tool_timeout_s):
-                value = float(await self._context.task.score(trajectory, self._context.services))
-        return [*entries, RewardEntry(source="task", value=value)]
+                score = await self._context.task.score(trajectory, self._context.services)
+            return [*entries, RewardEntry(source="task", value=finite(score))]
 
     def _actions(self, termination: Termination) -> dict[str, FailureAction]:
         """Name the failures of this episode and what the configuration does about each."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.message import Message
-from agentrl.contracts.reward import RewardEntry
+from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.errors import ConfigError, boundary
 from agentrl.rollout.shield import shielded
 from agentrl.rollout.toolset import quietly
+from agentrl.rollout.truncate import showable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,7 @@ class Partner:
     episode_id: str
     timeout_s: float
     _instance: str | None = None
+    _started: bool = False
 
     async def start(self) -> None:
         """Begin.
@@ -44,6 +46,7 @@ class Partner:
                 self._instance = await self.interaction.start_interaction(
                     self.episode_id, **self.kwargs
                 )
+        self._started = True
 
     async def answer(self, messages: list[Message]) -> Answer:
         """Answer the last policy turn.
@@ -57,31 +60,38 @@ class Partner:
                 end, content, reward, _ = await self.interaction.generate_response(
                     self._instance, messages, **self.kwargs
                 )
-            return Answer(end=bool(end), content=str(content), reward=float(reward or 0.0))
+            return Answer(end=bool(end), content=showable(str(content)), reward=finite(reward))
 
-    async def reward(self) -> RewardEntry:
-        """Ask for the reward of the whole trajectory.
+    async def rewards(self) -> list[RewardEntry]:
+        """Ask for the reward of the whole trajectory; there is none if it never started.
 
         Raises:
             RolloutError: the interaction failed.
         """
-        assert self._instance is not None
+        if not self._started or self._instance is None:
+            return []
         with boundary(f"{self._what} calculate_score"):
             async with asyncio.timeout(self.timeout_s):
-                value = float(await self.interaction.calculate_score(self._instance, **self.kwargs))
-        return RewardEntry(source="interaction", value=value)
+                score = await self.interaction.calculate_score(self._instance, **self.kwargs)
+            return [RewardEntry(source="interaction", value=finite(score))]
 
     async def finalize(self) -> None:
         """Finalize if it was begun, whatever happened and whoever cancels."""
         if self._instance is None:
             return
         instance, self._instance = self._instance, None
-        work = self.interaction.finalize_interaction(instance)
-        await shielded(quietly(work, f"{self._what} finalize", self.timeout_s))
+        await shielded(
+            quietly(
+                lambda: self.interaction.finalize_interaction(instance),
+                f"{self._what} finalize",
+                self.timeout_s,
+            )
+        )
 
     @property
     def _what(self) -> str:
-        return f"interaction {self.interaction.name!r}"
+        name = getattr(self.interaction, "name", type(self.interaction).__name__)
+        return f"interaction {name!r}"
 
 
 def choose_interaction(

@@ -6,6 +6,7 @@ Seeds derive from the group's and member's place, so results do not depend on sc
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -209,6 +210,7 @@ class Rollout:
 
     async def _close_tools(self) -> None:
         opened, self._opened = self._opened, []
-        for tool in reversed(opened):
-            if hasattr(tool, "close"):
-                await tool.close()
+        async with AsyncExitStack() as stack:  # closes the rest when one fails to
+            for tool in opened:
+                if hasattr(tool, "close"):
+                    stack.push_async_callback(tool.close)

@@ -19,6 +19,8 @@ UNKNOWN = "unknown"
 """The name of a call whose name cannot be read."""
 
 _EXPECTED = 'expected <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
+_DEEPEST = 64
+"""Levels of nesting in a call; JSON readers refuse a trace of some 200."""
 _NEXT_BLOCK = re.compile(f"{OPEN}|{THINK_OPEN}")
 
 
@@ -89,11 +91,11 @@ def _read_call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     body_at = start + len(text[start:]) - len(text[start:].lstrip())
     try:
         # The decoder, not a search for the closing tag: a string argument may contain the tag.
-        body, end = json.JSONDecoder(strict=False).raw_decode(text, body_at)
-    except json.JSONDecodeError as error:
+        body, end = _read_json(text, body_at)
+    except ValueError as error:
         close = text.find(CLOSE, start)
         position = len(text) if close < 0 else close + len(CLOSE)
-        why = "is cut off" if close < 0 else f"is not valid JSON ({error.msg})"
+        why = "is cut off" if close < 0 else f"is not valid JSON ({error})"
         return _broken(call_id, f"the tool call {why}; {_EXPECTED}"), position
     close = text.find(CLOSE, end)
     if close < 0 or text[end:close].strip():
@@ -103,16 +105,48 @@ def _read_call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     return _from_body(body, call_id), close + len(CLOSE)
 
 
+def _read_json(text: str, start: int) -> tuple[Any, int]:
+    """Return the value at `start` and where it ends; it can be written to a file and read back.
+
+    Raises:
+        ValueError: it is not JSON, or nothing else could hold it; the message says why.
+    """
+    try:
+        value, end = json.JSONDecoder(strict=False).raw_decode(text, start)
+        _check_depth(value)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(error.msg) from error
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {_DEEPEST}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("a string holds a lone surrogate") from error
+    return value, end
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    if level:
+        raise ValueError(f"nested deeper than {_DEEPEST}")
+
+
 def _from_body(body: Any, call_id: str) -> ToolCall:
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         return _broken(call_id, f"the tool call names no tool; {_EXPECTED}")
     arguments = body.get("arguments", body.get("parameters", {}))
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
+            arguments, _ = _read_json(arguments.strip(), 0)
+        except ValueError as error:
             return _broken(
-                call_id, f"`arguments` is not valid JSON ({error.msg}); {_EXPECTED}", body["name"]
+                call_id, f"`arguments` is not valid JSON ({error}); {_EXPECTED}", body["name"]
             )
     if not isinstance(arguments, dict):
         kind = type(arguments).__name__

@@ -8,7 +8,7 @@ exponential back-off first; nothing a tool raises leaves this module except canc
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,12 @@ from tenacity import (
 )
 
 from agentrl.config.rollout import RolloutConfig
-from agentrl.contracts.reward import RewardEntry
+from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.contracts.schema import violations
 from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord, ToolResponse
 from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
 from agentrl.rollout.shield import shielded
-from agentrl.rollout.truncate import truncate
+from agentrl.rollout.truncate import showable, truncate
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Toolset:
     kwargs: Mapping[str, Mapping[str, Any]]
     started: float
     _instances: dict[str, str] = field(default_factory=dict)
+    _created: list[str] = field(default_factory=list)
 
     async def create(self) -> None:
         """Create an instance of every tool, concurrently.
@@ -71,17 +72,17 @@ class Toolset:
         return [task.result() for task in tasks]
 
     async def rewards(self) -> list[RewardEntry]:
-        """Ask every tool for its reward for the whole trajectory.
+        """Ask every tool that was created for its reward for the whole trajectory.
 
         Raises:
             RolloutError: a tool cannot say.
         """
         entries = []
-        for name, instance in self._instances.items():
-            tool = self.tools[name]
+        for name in self._created:
+            tool, instance = self.tools[name], self._instances[name]
             with boundary(f"tool {name!r} calc_reward"):
                 async with asyncio.timeout(self.config.tool_timeout_s):
-                    value = float(await tool.calc_reward(instance))
+                    value = finite(await tool.calc_reward(instance))
             entries.append(RewardEntry(source=f"tool/{name}", value=value))
         return entries
 
@@ -97,30 +98,30 @@ class Toolset:
             async with asyncio.timeout(self.config.tool_timeout_s):
                 created: Any = await tool.create(self.episode_id, **kwargs)
         self._instances[name] = created[0] if isinstance(created, tuple) else created
+        self._created.append(name)
 
     async def _execute(self, call: ToolCall, *, refused: bool) -> ToolRecord:
         began = time.monotonic()
         attempts, reward, error = 1, 0.0, None
         metrics: dict[str, Any] = {}
-        text: str | None = self._refusal(call, refused)
-        outcome = ToolOutcome.MODEL_ERROR if text else ToolOutcome.OK
-        if text is None:
-            try:
-                text, reward, metrics, attempts = await self._attempt(call)
-            except ToolError as failure:
-                outcome, text = ToolOutcome.MODEL_ERROR, f"Error: {failure}"
-            except ToolTimeoutError as failure:
-                outcome, error = ToolOutcome.TIMEOUT, str(failure)
-                text = f"Error: timed out after {self.config.tool_timeout_s:g} s"
-            except RolloutError as failure:
-                outcome, error = ToolOutcome.INFRA_ERROR, str(failure)
-                text = "Error: the tool is not available"
-                attempts = 1 + self.config.tool_retries * isinstance(failure, InfraError)
+        outcome = ToolOutcome.OK
+        try:
+            self._check(call, refused)
+            text, reward, metrics, attempts = await self._attempt(call)
+        except ToolError as failure:
+            outcome, text = ToolOutcome.MODEL_ERROR, f"Error: {failure}"
+        except ToolTimeoutError as failure:
+            outcome, error = ToolOutcome.TIMEOUT, str(failure)
+            text = f"Error: timed out after {self.config.tool_timeout_s:g} s"
+        except RolloutError as failure:
+            outcome, error = ToolOutcome.INFRA_ERROR, str(failure)
+            text = "Error: the tool is not available"
+            attempts = 1 + self.config.tool_retries * isinstance(failure, InfraError)
         return ToolRecord(
             call=call,
             outcome=outcome,
             response=truncate(
-                text, self.config.max_tool_response_chars, self.config.tool_response_keep
+                showable(text), self.config.max_tool_response_chars, self.config.tool_response_keep
             ),
             reward=reward,
             metrics=metrics,
@@ -130,17 +131,24 @@ class Toolset:
             error=error,
         )
 
-    def _refusal(self, call: ToolCall, refused: bool) -> str | None:
-        """Say why a call cannot be executed; None if it can."""
+    def _check(self, call: ToolCall, refused: bool) -> None:
+        """Check that a call can be executed as it is written.
+
+        Raises:
+            ToolError: it cannot.
+            PluginError: the tool's schema cannot be applied.
+        """
         if refused:
-            return f"Error: at most {self.config.max_parallel_calls} calls a turn are executed"
+            raise ToolError(f"at most {self.config.max_parallel_calls} calls a turn are executed")
         if call.error is not None:
-            return f"Error: {call.error}"
+            raise ToolError(call.error)
         tool = self.tools.get(call.name)
         if tool is None:
-            return f"Error: no tool named {call.name!r}; the tools are {', '.join(self.tools)}"
-        faults = violations(tool.tool_schema, call.arguments)
-        return f"Error: invalid arguments: {'; '.join(faults)}" if faults else None
+            raise ToolError(f"no tool named {call.name!r}; the tools are {', '.join(self.tools)}")
+        with boundary(f"the schema of tool {call.name!r}"):
+            faults = violations(tool.tool_schema, call.arguments)
+        if faults:
+            raise ToolError(f"invalid arguments: {'; '.join(faults)}")
 
     async def _attempt(self, call: ToolCall) -> tuple[str, float, dict[str, Any], int]:
         """Call the tool, again after infrastructure errors: `(text, reward, metrics, attempts)`."""
@@ -165,7 +173,7 @@ class Toolset:
             response, reward, metrics = result
             if not hasattr(response, "text"):
                 response = ToolResponse(text=str(response))
-            return response, float(reward or 0.0), dict(metrics or {})
+            return response, finite(reward), dict(metrics or {})
 
     async def _release_all(self) -> None:
         await asyncio.gather(*(self._release(n, i) for n, i in self._instances.items()))
@@ -173,17 +181,17 @@ class Toolset:
 
     async def _release(self, name: str, instance: str) -> None:
         await quietly(
-            self.tools[name].release(instance),
+            lambda: self.tools[name].release(instance),
             f"tool {name!r} release of {instance}",
             self.config.tool_timeout_s,
         )
 
 
-async def quietly(work: Awaitable[None], what: str, timeout_s: float) -> None:
+async def quietly(work: Callable[[], Awaitable[None]], what: str, timeout_s: float) -> None:
     """Await clean-up of a plugin; its failure is logged and spoils nothing else."""
     try:
         with boundary(what):
             async with asyncio.timeout(timeout_s):
-                await work
+                await work()
     except RolloutError as error:
         logger.warning("%s", error)

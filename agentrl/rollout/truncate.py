@@ -3,6 +3,11 @@
 from agentrl.config.rollout import Keep
 
 
+def showable(text: str) -> str:
+    """Return `text` with a mark for each lone surrogate, which no tokenizer and no file takes."""
+    return text.encode(errors="replace").decode()
+
+
 def truncate(text: str, limit: int, keep: Keep) -> str:
     """Return at most about `limit` characters of `text`, with a mark where something is missing.
 

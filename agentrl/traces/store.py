@@ -45,7 +45,7 @@ def write_traces(path: Path, traces: Iterable[Trace]) -> None:
         OSError: the disk is full or not writable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = b"".join(_ADAPTER.dump_json(trace) + b"\n" for trace in traces)
+    lines = b"".join(_line(trace) + b"\n" for trace in traces)
     with path.open("ab") as file:
         if file.tell() and not _ends_in_newline(path):
             lines = b"\n" + lines
@@ -75,6 +75,15 @@ def read_traces(path: Path) -> Iterator[Trace]:
                 f"traces file {path}, line {number}: not a trace of this version: "
                 f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
             ) from None
+
+
+def _line(trace: Trace) -> bytes:
+    try:
+        return _ADAPTER.dump_json(trace)
+    except ValueError:
+        # A plugin's metrics or error text may hold what JSON cannot: recorded as text.
+        tree = _ADAPTER.dump_python(trace, warnings=False)
+        return json.dumps(tree, ensure_ascii=False, default=str).encode(errors="replace")
 
 
 def _ends_in_newline(path: Path) -> bool:
