@@ -33,8 +33,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/train.stamp: pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	@echo "installing agentrl with torch and transformers into $(VENV)"
-	$(PIP) -e '.[train]'
+	@echo "installing agentrl with torch, transformers and the Docker client into $(VENV)"
+	$(PIP) -e '.[train,docker]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/train.stamp
