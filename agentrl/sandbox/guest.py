@@ -7,6 +7,8 @@ and retries are the same for all of them.
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 import socket
 from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
@@ -149,7 +151,9 @@ class ProcessGuest(Guest):
         """Kill the child. Its walls (a PID namespace, or adoption) end the rest."""
         self._writer.close()
         if self._process.returncode is None:
-            self._process.kill()
+            # Not `Process.kill`: it polls, and would reap the child before asyncio's watcher does.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
                 await self._process.wait()
