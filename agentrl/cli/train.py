@@ -74,6 +74,8 @@ def evaluate(
 
 
 def _run(config: str, overrides: list[str], *, resume: bool, sft_only: bool) -> None:
+    import shlex
+
     from rich.console import Console
 
     from agentrl.cli.display import open_display
@@ -90,7 +92,8 @@ def _run(config: str, overrides: list[str], *, resume: bool, sft_only: bool) -> 
             except KeyboardInterrupt:
                 display.note(
                     f"interrupted after step {trainer.progress.step}; a checkpoint is in "
-                    f"{trainer.run_dir.checkpoints}; go on with: agentrl train {config} --resume"
+                    f"{trainer.run_dir.checkpoints}; go on with: "
+                    + shlex.join(["agentrl", "train", config, *overrides, "--resume"])
                 )
                 raise
     _summarise(console, result, config)
