@@ -21,6 +21,9 @@ _REMEDY = (
     "part that drops or moves earlier turns)"
 )
 
+_ANSWER = "<think>\nTwo and two.\n</think>\n\nIt is 4."
+"""Some templates drop the thinking of earlier turns, which a policy has seen when it goes on."""
+
 
 def verify_template(renderer: Renderer, tools: Sequence[ToolDict], *, users: bool = True) -> None:
     """Check that the template can be extended turn by turn, with calls of `tools` if any.
@@ -104,7 +107,7 @@ def _dialogue(tools: Sequence[ToolDict], users: bool) -> list[list[Message]]:
             [_calls(tools, "b", "c")],
             [_result(tools, "b", 0), _result(tools, "c", 1)],
         ]
-    turns.append([{"role": "assistant", "content": "It is 4."}])
+    turns.append([{"role": "assistant", "content": _ANSWER}])
     if users:
         turns += [
             [{"role": "user", "content": "And 3 + 3?"}],

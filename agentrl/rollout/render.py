@@ -71,8 +71,19 @@ class Renderer:
         self.stop_token_ids = self._stop_ids()
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolDict]) -> list[int]:
-        """Return the ids of a dialogue's beginning, up to where the policy is to write."""
-        return self._encode(self.text(messages, tools, generate=True))
+        """Return the ids of a dialogue's beginning, up to where the policy is to write.
+
+        Raises:
+            TemplateError: the template refuses the messages.
+        """
+        try:
+            return self._encode(self.text(messages, tools, generate=True))
+        except JinjaError as error:
+            roles = ", ".join(str(message["role"]) for message in messages)
+            raise TemplateError(
+                f"chat template of {self.name!r} refuses a prompt of {roles}: {error}; change the "
+                f"sample's messages, or name a template that takes them as `model.chat_template`"
+            ) from error
 
     def delta(self, new: Sequence[Message], tools: Sequence[ToolDict]) -> list[int]:
         """Return the ids that follow a policy turn when `new` (tool or user messages) answers it.

@@ -1,10 +1,8 @@
-"""What a policy or a plugin may write that text processing chokes on."""
-
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import Adder, Teacher, make_rollout, roll, said
+from tests_support import Adder, Teacher, calls, make_rollout, roll, said
 
 from agentrl.contracts.message import Message
 from agentrl.contracts.tool import ToolOutcome
@@ -61,8 +59,6 @@ async def test_a_call_with_a_lone_surrogate_is_answered_and_recorded(
 async def test_a_response_with_a_lone_surrogate_is_shown_with_a_mark(
     renderer: Renderer, tmp_path: Path
 ) -> None:
-    from tests_support import calls
-
     tool = Adder(behave=lambda p: "good \ud83d bad")
     trajectory = await roll(make_rollout(renderer, said(renderer, calls({"a": 1}), "x"), tool))
     assert trajectory.tool_records[0].response == "good ? bad"
@@ -92,9 +88,22 @@ async def test_metrics_that_json_cannot_hold_are_recorded_as_text(
         async def execute(self, instance_id: str, parameters: dict[str, Any], **kwargs: Any) -> Any:
             return ToolResponse(text="x"), 0.0, {"kind": complex(1, 2), "text": "\ud83d"}
 
-    from tests_support import calls
-
     script = said(renderer, calls({"a": 1}), "x")
     trajectory = await roll(make_rollout(renderer, script, Measuring()))
     (record,) = round_trip(trajectory, tmp_path).tool_records
     assert record.metrics["kind"] == "(1+2j)"
+
+
+async def test_the_deepest_and_longest_arguments_are_recorded(
+    renderer: Renderer, tmp_path: Path
+) -> None:
+    deep: Any = 1
+    for _ in range(60):
+        deep = [deep]
+    script = said(renderer, calls({"a": int("9" * 4000), "deep": deep}), "x")
+    config = {"max_response_tokens": 9000}
+    trajectory = await roll(
+        make_rollout(renderer, script, Adder(behave=lambda p: 1), config=config)
+    )
+    assert trajectory.tool_records[0].outcome is ToolOutcome.OK
+    assert round_trip(trajectory, tmp_path) == trajectory
