@@ -62,8 +62,8 @@ class Display(Reporter):
         """Leave the screen as it is."""
 
     def note(self, text: str) -> None:
-        """Print a line."""
-        self._console.print(text, highlight=False)
+        """Print a line; in a pipe it stays one line however long it is."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def phase_started(self, name: str, total: int | None) -> None:
         """Remember what is going on."""

@@ -11,10 +11,20 @@ from typing import ParamSpec
 
 import typer
 
-from agentrl.errors import AgentRLError, NotReadyError
+from agentrl.errors import AgentRLError, ConfigError, NotReadyError
 
 P = ParamSpec("P")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNUSABLE = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 _EXTRAS = {
     "accelerate": "train",
     "datasets": "train",
@@ -53,7 +63,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _as_ours(error: Exception) -> AgentRLError | None:
-    """Translate what a missing package or a full disk raises; None for what nobody expected."""
+    """Translate missing packages, full disks and wrong paths; None for what nobody expected."""
     if isinstance(error, AgentRLError):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -62,9 +72,14 @@ def _as_ours(error: Exception) -> AgentRLError | None:
             return NotReadyError(
                 f"this needs the package {package!r}: pip install 'agentrl[{_EXTRAS[package]}]'"
             )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _FULL:
         return NotReadyError(
             f"the disk is full ({error.filename or 'while writing'}); free some space, then go on "
             f"with --resume"
+        )
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
+        return ConfigError(
+            f"{error.filename}: {error.strerror}; name a path that can be used "
+            f"(AGENTRL_LOG_LEVEL=DEBUG shows what wanted it)"
         )
     return None

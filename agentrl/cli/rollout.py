@@ -1,12 +1,11 @@
 """`agentrl rollout`: a few dialogues, printed turn by turn."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agentrl.cli.guard import guarded
-from agentrl.cli.train import Checkpoint, ConfigArgument, Overrides
+from agentrl.cli.train import Checkpoint, ConfigArgument, Output, Overrides, SplitName
 
 
 @guarded
@@ -15,10 +14,8 @@ def rollout(
     overrides: Overrides = None,
     checkpoint: Checkpoint = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Samples to roll out.")] = 1,
-    split: Annotated[str, typer.Option("--split", help="`train` or `test`.")] = "test",
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Write the trajectories to this .jsonl file.")
-    ] = None,
+    split: SplitName = "test",
+    output: Output = None,
 ) -> None:
     """Roll out samples with the configured tools and print the dialogues."""
     import asyncio
@@ -27,20 +24,13 @@ def rollout(
 
     from agentrl.cli.logs import log_to_screen
     from agentrl.config.load import load_config
-    from agentrl.errors import ConfigError
     from agentrl.traces.store import group_traces, write_traces
     from agentrl.traces.transcript import transcript
     from agentrl.trainer.evaluate import roll_out_samples
 
-    if split not in ("train", "test"):
-        raise ConfigError(f"--split {split!r}: expected train or test")
     log_to_screen(Console(stderr=True))
     resolved = load_config(config, overrides or [])
-    groups = asyncio.run(
-        roll_out_samples(
-            resolved, weights=checkpoint, split="test" if split == "test" else "train", count=count
-        )
-    )
+    groups = asyncio.run(roll_out_samples(resolved, weights=checkpoint, split=split, count=count))
     console = Console()
     for group in groups:
         for trajectory in group.trajectories:

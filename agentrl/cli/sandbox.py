@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from agentrl.cli.guard import guarded
 from agentrl.config.base import Section
 from agentrl.config.load import read_yaml, validate
 from agentrl.config.sandbox import AutoSandboxConfig, DockerSandboxConfig, SandboxConfig
@@ -54,6 +55,7 @@ def load_sandbox(file: Path | None, words: list[str] | None) -> SandboxConfig:
 
 
 @app.command()
+@guarded
 def build(
     base: Annotated[str | None, typer.Option(help="The base image to build from.")] = None,
     from_host: Annotated[
@@ -83,6 +85,7 @@ def build(
 
 
 @app.command()
+@guarded
 def run(
     file: Annotated[Path, typer.Argument(help="The program; its ending names the language.")],
     words: Words = None,
@@ -122,6 +125,7 @@ def run(
 
 
 @app.command()
+@guarded
 def serve(
     words: Words = None,
     config: Config = None,
@@ -163,6 +167,7 @@ def serve(
 
 
 @app.command()
+@guarded
 def prune(
     everything: Annotated[
         bool, typer.Option("--all", help="Also containers whose owner still runs.")
@@ -184,6 +189,7 @@ def prune(
 
 
 @app.command()
+@guarded
 def bench(
     words: Words = None,
     config: Config = None,

@@ -1,7 +1,8 @@
 """`agentrl train`, `sft` and `eval`."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,20 +26,34 @@ Resume = Annotated[
 ]
 Checkpoint = Annotated[
     Path | None,
-    typer.Option("--checkpoint", help="Folder of the policy; the configured model if left out."),
+    typer.Option(
+        "--checkpoint",
+        exists=True,
+        file_okay=False,
+        help="Folder of the policy; the configured model if left out.",
+    ),
+]
+SplitName = Annotated[
+    Literal["train", "test"], typer.Option("--split", help="Which samples to take.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", dir_okay=False, writable=True, help="Add the trajectories to this .jsonl file."
+    ),
 ]
 
 
 @guarded
 def train(config: ConfigArgument, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train a policy: SFT if the configuration asks for it, then GRPO."""
-    _run(config, overrides or [], resume=resume, sft_only=False)
+    _run("train", config, overrides or [], resume=resume)
 
 
 @guarded
 def sft(config: ConfigArgument, overrides: Overrides = None, resume: Resume = False) -> None:
     """Fine-tune on the task's demonstrations only; `train --resume` goes on from there."""
-    _run(config, overrides or [], resume=resume, sft_only=True)
+    _run("sft", config, overrides or [], resume=resume)
 
 
 @guarded
@@ -46,11 +61,10 @@ def evaluate(
     config: ConfigArgument,
     overrides: Overrides = None,
     checkpoint: Checkpoint = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Write the trajectories to this .jsonl file.")
-    ] = None,
+    split: SplitName = "test",
+    output: Output = None,
 ) -> None:
-    """Measure success on the test split (eval.samples of it)."""
+    """Measure success on the first `eval.samples` of a split."""
     import asyncio
 
     from rich.console import Console
@@ -67,15 +81,14 @@ def evaluate(
             evaluate_once(
                 load_config(config, overrides or []),
                 weights=checkpoint,
+                split=split,
                 output=output,
                 reporter=display,
             )
         )
 
 
-def _run(config: str, overrides: list[str], *, resume: bool, sft_only: bool) -> None:
-    import shlex
-
+def _run(command: str, config: str, overrides: list[str], *, resume: bool) -> None:
     from rich.console import Console
 
     from agentrl.cli.display import open_display
@@ -88,18 +101,18 @@ def _run(config: str, overrides: list[str], *, resume: bool, sft_only: bool) -> 
         trainer = Trainer.from_config(config, overrides, resume=resume, reporter=display)
         with log_to_file(trainer.run_dir.path / "log.jsonl"):
             try:
-                result = trainer.train(sft_only=sft_only)
+                result = trainer.train(sft_only=command == "sft")
             except KeyboardInterrupt:
                 display.note(
                     f"interrupted after step {trainer.progress.step}; a checkpoint is in "
                     f"{trainer.run_dir.checkpoints}; go on with: "
-                    + shlex.join(["agentrl", "train", config, *overrides, "--resume"])
+                    + shlex.join(["agentrl", command, config, *overrides, "--resume"])
                 )
                 raise
-    _summarise(console, result, config)
+    _summarise(console, result, [config, *overrides])
 
 
-def _summarise(console: "Console", result: "TrainResult", config: str) -> None:
+def _summarise(console: "Console", result: "TrainResult", words: list[str]) -> None:
     """Say what the run came to and what to do next."""
     console.rule("done")
     if result.success_before is not None and result.success_after is not None:
@@ -113,11 +126,13 @@ def _summarise(console: "Console", result: "TrainResult", config: str) -> None:
             f"their reward through executed tool calls; {result.executions:,} programs ran in the "
             f"sandbox ({result.isolation})",
             highlight=False,
+            soft_wrap=True,
         )
     latest = result.run_dir / "checkpoints" / f"step-{result.steps}"
+    rollout = shlex.join(["agentrl", "rollout", *words, "--checkpoint", str(latest)])
     console.print(
         f"run folder: {result.run_dir} (metrics.jsonl, traces/, checkpoints/)\n"
-        f"look at a dialogue: agentrl rollout {config} --checkpoint {latest}",
+        f"look at a dialogue: {rollout}",
         highlight=False,
         soft_wrap=True,
     )

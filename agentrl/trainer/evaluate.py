@@ -68,7 +68,12 @@ async def evaluate(
 
 
 async def evaluate_once(
-    config: RunConfig, *, weights: Path | None, output: Path | None, reporter: Reporter
+    config: RunConfig,
+    *,
+    weights: Path | None,
+    output: Path | None,
+    reporter: Reporter,
+    split: Split = "test",
 ) -> Evaluation:
     """Evaluate a configuration's policy, or the checkpoint in `weights`, outside of training.
 
@@ -77,7 +82,7 @@ async def evaluate_once(
         NotReadyError: the environment lacks something.
     """
     async with Runtime(config, weights=weights) as runtime:
-        samples = _first(runtime, "test", config.eval.samples)
+        samples = _first(runtime, split, config.eval.samples)
         evaluation = await evaluate(
             runtime.rollout,
             runtime.task,

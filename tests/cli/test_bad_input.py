@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,3 +143,63 @@ def test_a_full_disk_exits_with_3_and_leaves_nothing_half_written(
     checkpoints = small_disk / "tiny" / "checkpoints"
     assert not checkpoints.exists() or not list(checkpoints.iterdir())
     assert not (small_disk / "tiny" / "latest").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "train.yaml", "output_dir=/dev/null"),
+        ("rollout", "train.yaml", "--output", "/dev/null/t.jsonl"),
+        ("sandbox", "run", "missing.py"),
+        ("sandbox", "bench", "wrokers=3"),
+        ("sandbox", "serve", "--host", "0.0.0.0"),
+        ("tool", "run", "nowhere.yaml", "{}"),
+        ("tool", "run", "tools/gsm8k.yaml", "{"),
+        ("config", "show", "train.yaml", "train.steps"),
+    ],
+)
+def test_every_command_says_in_one_line_what_is_wrong(
+    agentrl: Program, project: Path, words: tuple[str, ...]
+) -> None:
+    assert_one_error(agentrl(*words), 2)
+
+
+def test_a_checkpoint_that_is_not_there_is_a_usage_error(agentrl: Program, project: Path) -> None:
+    result = agentrl("eval", "train.yaml", "--checkpoint", "gone")
+    assert result.exit_code == 2
+    assert "'gone'" in result.stderr
+
+
+def test_a_sandbox_service_without_its_packages_names_the_extra(
+    agentrl: Program, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert_one_error(agentrl("sandbox", "serve"), 3, "agentrl[server]")
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "train"), ("transformers", "train")])
+def test_a_missing_package_names_the_extra_that_brings_it(
+    project: Path, package: str, extra: str
+) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from agentrl.cli.main import main; sys.argv = ['agentrl', 'train', 'train.yaml']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.strip().startswith("error: this needs the package")
+    assert f"agentrl[{extra}]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_debug_log_level_shows_the_traceback(project: Path) -> None:
+    words = [sys.executable, "-m", "agentrl", "train", "nowhere.yaml"]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"AGENTRL_LOG_LEVEL": "DEBUG"},
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
