@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from agentrl.errors import ConfigError, NotReadyError
+from agentrl.errors import ConfigError, NotReadyError, loading
 from agentrl.trainer.optimiser import Optimiser
 from agentrl.trainer.policy import Policy
 from agentrl.trainer.run_dir import RunDir
@@ -65,7 +65,7 @@ def save_checkpoint(
         policy.save(partial)
         with (partial / STATE_FILE).open("wb") as file:
             torch.save(state, file)
-        _flush(partial)
+        _flush(*partial.rglob("*"), partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         _point_latest(run, name)
@@ -82,12 +82,22 @@ def save_checkpoint(
 
 
 def latest_checkpoint(run: RunDir) -> Path | None:
-    """Return the newest whole checkpoint; None if there is none."""
+    """Return the newest whole checkpoint; None if the run has not written one yet.
+
+    Raises:
+        ConfigError: the one that `latest` names is gone.
+    """
     pointer = run.path / "latest"
     if not pointer.exists():
         return None
     folder = run.checkpoints / pointer.read_text(encoding="utf-8").strip()
-    return folder if (folder / STATE_FILE).is_file() else None
+    if not (folder / STATE_FILE).is_file():
+        # Starting afresh instead would throw the run's records away.
+        raise ConfigError(
+            f"{pointer} names the checkpoint {folder}, which is not there; write the name of "
+            f"another one into it, or start a new run with name=..."
+        )
+    return folder
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -96,15 +106,11 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is not a checkpoint of this version.
     """
-    try:
+    with loading(f"checkpoint {folder}: its {STATE_FILE} cannot be read"):
         state: dict[str, Any] = torch.load(
-            folder / STATE_FILE, map_location="cpu", weights_only=False
+            folder / STATE_FILE, map_location="cpu", weights_only=True
         )
         state["progress"] = Progress(**state["progress"])
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"checkpoint {folder}: its {STATE_FILE} cannot be read: {error}"
-        ) from error
     return state
 
 
@@ -121,8 +127,8 @@ def _random_state() -> dict[str, Any]:
     return {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
 
 
-def _flush(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
+def _flush(*paths: Path) -> None:
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -133,7 +139,10 @@ def _flush(folder: Path) -> None:
 def _point_latest(run: RunDir, name: str) -> None:
     partial = run.path / ".latest.tmp"
     partial.write_text(name + "\n", encoding="utf-8")
+    # The checkpoint's new name must reach the disk before the pointer to it does.
+    _flush(partial, run.checkpoints)
     partial.replace(run.path / "latest")
+    _flush(run.path)
 
 
 def _prune(run: RunDir, keep: int) -> None:

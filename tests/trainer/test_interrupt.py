@@ -51,8 +51,7 @@ def records(run: Path) -> tuple[list[Any], list[Any]]:
     """Return all metrics but times and speeds, and every sampled token."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     metrics = [
-        {k: v for k, v in row.items() if not k.startswith(("timing_s/", "perf/"))}
-        for row in rows
+        {k: v for k, v in row.items() if not k.startswith(("timing_s/", "perf/"))} for row in rows
     ]
     lines = (run / "traces" / "train.jsonl").read_text().splitlines()
     tokens = [[t["token_ids"] for t in json.loads(x)["trajectory"]["turns"]] for x in lines]
