@@ -1,9 +1,10 @@
 """Run the code that the model writes, in the run's sandbox, and show it what was printed.
 
-Each call is a fresh program: nothing is kept between calls. A program that raises, or that hits
-a limit, is an ordinary observation (outcome `ok`): seeing the error is what an interpreter is
-for, and the `status` metric tells it apart. Only a call that cannot be run at all (a language the
-sandbox lacks) is the model's error, and only a failing sandbox is an infrastructure error.
+Each call is a fresh program, or with `stateful: true` a cell of the trajectory's own notebook
+session, which keeps its variables. A program that raises, or that hits a limit, is an ordinary
+observation (outcome `ok`): seeing the error is what an interpreter is for, and the `status` metric
+tells it apart. Only a call that cannot be run at all (a language the sandbox lacks) is the model's
+error, and only a failing sandbox is an infrastructure error.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from agentrl.config.base import Section
 from agentrl.config.load import validate
-from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox
+from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
 from agentrl.contracts.tool import BaseTool, Services, ToolResponse, ToolSchema
 from agentrl.errors import SandboxError
 
@@ -21,6 +22,8 @@ from agentrl.errors import SandboxError
 class CodeInterpreterConfig(Section):
     """The `config` of the tool's YAML entry."""
 
+    stateful: bool = False
+    """Keep one Python session per trajectory; `language` and `compile_timeout_s` play no part."""
     language: str = "python"
     timeout_s: PositiveFloat = 5.0
     """Wall time of one program; keep it below `rollout.tool_timeout_s`."""
@@ -38,6 +41,7 @@ class CodeInterpreter(BaseTool):
         super().__init__(config, tool_schema)
         self.limits = validate(CodeInterpreterConfig, config, source=f"tool {self.name!r}: config")
         self._sandbox: Sandbox | None = None
+        self._sessions: dict[str, Session] = {}
 
     async def open(self, services: Services) -> None:
         """Take the run's sandbox."""
@@ -50,8 +54,23 @@ class CodeInterpreter(BaseTool):
     async def create(
         self, instance_id: str | None = None, **kwargs: Any
     ) -> tuple[str, ToolResponse]:
-        """Begin a trajectory; there is no state to set up."""
-        return instance_id or str(uuid4()), ToolResponse()
+        """Begin a trajectory, with a session of its own if the tool is stateful.
+
+        Raises:
+            SandboxError: no session can be opened.
+        """
+        instance_id = instance_id or str(uuid4())
+        if self.limits.stateful:
+            self._sessions[instance_id] = await self._opened().open_session(
+                memory_mb=self.limits.memory_mb, owner=instance_id
+            )
+        return instance_id, ToolResponse()
+
+    async def release(self, instance_id: str, **kwargs: Any) -> None:
+        """End the trajectory's session, if it has one."""
+        session = self._sessions.pop(instance_id, None)
+        if session is not None:
+            await session.close()
 
     async def execute(
         self, instance_id: str, parameters: dict[str, Any], **kwargs: Any
@@ -62,19 +81,7 @@ class CodeInterpreter(BaseTool):
             ToolError: the sandbox does not take the request (unknown language).
             SandboxError: the sandbox failed, or `open` was not called.
         """
-        if self._sandbox is None:
-            raise SandboxError(f"tool {self.name!r} has no sandbox: `open` was not called")
-        result = await self._sandbox.run(
-            RunRequest(
-                code=parameters["code"],
-                language=self.limits.language,
-                compile_timeout_s=self.limits.compile_timeout_s,
-                run_timeout_s=self.limits.timeout_s,
-                memory_mb=self.limits.memory_mb,
-                max_output_bytes=self.limits.max_output_bytes,
-                owner=instance_id,
-            )
-        )
+        result = await self._run(instance_id, parameters["code"])
         if result.status is RunStatus.SANDBOX_ERROR:
             raise SandboxError(f"tool {self.name!r}: the sandbox failed: {result.stderr[-500:]}")
         metrics = {
@@ -84,6 +91,27 @@ class CodeInterpreter(BaseTool):
             "peak_memory_mb": result.peak_memory_mb,
         }
         return ToolResponse(text=self._observation(result)), 0.0, metrics
+
+    async def _run(self, instance_id: str, code: str) -> RunResult:
+        if self.limits.stateful:
+            session = self._sessions[instance_id]
+            return await session.run_cell(code, timeout_s=self.limits.timeout_s)
+        return await self._opened().run(
+            RunRequest(
+                code=code,
+                language=self.limits.language,
+                compile_timeout_s=self.limits.compile_timeout_s,
+                run_timeout_s=self.limits.timeout_s,
+                memory_mb=self.limits.memory_mb,
+                max_output_bytes=self.limits.max_output_bytes,
+                owner=instance_id,
+            )
+        )
+
+    def _opened(self) -> Sandbox:
+        if self._sandbox is None:
+            raise SandboxError(f"tool {self.name!r} has no sandbox: `open` was not called")
+        return self._sandbox
 
     def _observation(self, result: RunResult) -> str:
         """Compose what the model sees: the output, then how the program failed, if it did."""

@@ -135,6 +135,31 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
         gsm8k_task(tmp_path).samples("train")
 
 
+async def test_a_stateful_interpreter_keeps_a_session_per_trajectory(
+    services: RunServices,
+) -> None:
+    entry = {
+        "class_name": "tools.code_interpreter.CodeInterpreter",
+        "config": {"stateful": True},
+        "tool_schema": {"name": "python", "parameters": {"type": "object"}},
+    }
+    (tool,) = load_tools([entry]).values()
+    await tool.open(services)
+    try:
+        await tool.create("a")
+        await tool.create("b")
+        await tool.execute("a", {"code": "x = 41"})
+        response, _, metrics = await tool.execute("a", {"code": "x + 1"})
+        assert (response.text, metrics["status"]) == ("42", "ok")
+        response, _, _ = await tool.execute("b", {"code": "x"})
+        assert "NameError" in str(response.text)
+        await tool.release("a")
+        await tool.release("b")
+        assert vars(tool)["_sessions"] == {}
+    finally:
+        await services.close()
+
+
 async def test_the_interpreter_shows_output_errors_and_limits(services: RunServices) -> None:
     (tool,) = load_tools("tools/code_interpreter.yaml").values()
 
