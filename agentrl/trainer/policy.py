@@ -10,7 +10,7 @@ import torch
 
 from agentrl.config.run import ModelConfig
 from agentrl.contracts.plugin import load_plugin, resolve_path
-from agentrl.errors import ConfigError, NotReadyError
+from agentrl.errors import ConfigError, NotReadyError, loading
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +60,7 @@ def load_policy(
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     if weights is None and config.builder is not None:
-        torch.manual_seed(seed)
-        model, tokenizer = load_plugin(config.builder, base=base)(seed)
+        model, tokenizer = _build(config.builder, base, seed)
     else:
         model, tokenizer = _from_pretrained(weights or _source(config, base), config, dtype)
     model = model.to(device=device, dtype=dtype)
@@ -79,7 +78,7 @@ def load_tokenizer(config: ModelConfig, *, base: Path | None, seed: int) -> Any:
     from transformers import AutoTokenizer
 
     if config.builder is not None:
-        return load_plugin(config.builder, base=base)(seed)[1]
+        return _build(config.builder, base, seed)[1]
     source = _source(config, base)
     try:
         return AutoTokenizer.from_pretrained(source)
@@ -113,10 +112,17 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"model.device {name!r}: expected auto, cpu or cuda[:N]") from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"model.device {name!r}: expected auto, cpu or cuda[:N]")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NotReadyError(f"model.device {name!r}: torch sees no CUDA device; use `cpu`")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NotReadyError(
+            f"model.device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices, "
+            f"numbered from 0"
+        )
     return device
 
 
@@ -126,6 +132,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _build(reference: str, base: Path | None, seed: int) -> tuple[Any, Any]:
+    builder = load_plugin(reference, base=base)
+    torch.manual_seed(seed)
+    with loading(f"model.builder {reference!r}"):
+        built = builder(seed)
+    if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module)):
+        raise ConfigError(
+            f"model.builder {reference!r}: expected (model, tokenizer), got {type(built).__name__}"
+        )
+    return built
 
 
 def _source(config: ModelConfig, base: Path | None) -> str:
@@ -150,13 +168,15 @@ def _from_pretrained(
 ) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=config.attention
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(_unloadable(source, error)) from error
+    # Damaged files raise whatever their parser happens to trip over.
+    with loading(f"model.path {str(source)!r}"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, attn_implementation=config.attention
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(_unloadable(source, error)) from error
     return model, tokenizer
 
 

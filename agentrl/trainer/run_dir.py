@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from agentrl.config.load import read_yaml
 from agentrl.config.run import RunConfig
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError
@@ -47,7 +48,9 @@ class RunDir:
                 f"output folder {self.path} holds a run already; continue it with --resume, or "
                 f"choose another with name=... or output_dir=..."
             )
-        before = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        before = read_yaml(saved)
+        if not isinstance(before, dict):
+            raise ConfigError(f"config file {saved}: expected a mapping of keys, got {before!r}")
         _check_same(before, config.model_dump(mode="json"), self.path)
 
     def open(self, config: RunConfig) -> None:

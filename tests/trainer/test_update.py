@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests_support import Adder, FixedTask, Teacher, make_rollout, sample
 
+from agentrl.algorithms.base import LossInputs, MinibatchTotals
 from agentrl.algorithms.grpo import GRPO
 from agentrl.config.train import GRPOConfig, OptimiserConfig, TrainConfig
 from agentrl.contracts.plugin import load_plugin
@@ -84,8 +85,6 @@ async def test_the_trainers_logprobs_of_fresh_rollouts_equal_the_engines(
 def gradient(
     policy: Policy, sequences: list[TrainSequence], max_tokens: int = 100_000
 ) -> tuple[float, list[torch.Tensor]]:
-    from agentrl.algorithms.base import LossInputs, MinibatchTotals
-
     policy.model.zero_grad()
     algorithm = GRPO(GRPOConfig())
     total = 0.0
@@ -180,3 +179,37 @@ async def test_nothing_to_learn_changes_nothing(policy: Policy, renderer: Render
     metrics = updater.update(1, flat)
     assert metrics["train/sequences"] == 0
     assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
+
+
+async def test_all_passes_compare_with_the_logprobs_of_the_engine(
+    policy: Policy, renderer: Renderer
+) -> None:
+    seen: list[float] = []
+
+    class Recording(GRPO):
+        def compute_loss(
+            self, logprobs_BT: torch.Tensor, inputs: LossInputs, totals: MinibatchTotals
+        ) -> tuple[torch.Tensor, dict[str, float]]:
+            seen.extend(inputs.old_logprobs_BT[inputs.response_mask_BT > 0].tolist())
+            return super().compute_loss(logprobs_BT, inputs, totals)
+
+    groups = await real_groups(policy.model, renderer)
+    optimiser = Optimiser(policy.model, OptimiserConfig(learning_rate=1e-2), total_steps=6)
+    updater = Updater(
+        policy,
+        Recording(GRPOConfig(skip_zero_variance=False)),
+        optimiser,
+        TrainConfig(epochs_per_step=3, minibatches_per_epoch=2, max_tokens_per_microbatch=500),
+        temperature=1.0,
+        seed=0,
+    )
+    updater.update(1, groups)
+    pairs = [
+        (logprob, trained)
+        for group in groups
+        for t in group.trajectories
+        for logprob, trained in zip(t.logprobs, t.response_mask, strict=True)
+    ]
+    sampled = [logprob for logprob, trained in pairs if trained]
+    assert sorted(seen) == pytest.approx(sorted(sampled * 3))
+    assert optimiser.state_dict()["steps"] == 6
