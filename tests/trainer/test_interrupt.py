@@ -12,7 +12,7 @@ from agentrl.config.run import RunConfig
 from agentrl.trainer.report import Reporter
 from agentrl.trainer.trainer import Trainer
 
-SFT_STEPS, STEPS = 3, 3
+SFT_STEPS, STEPS = 2, 3
 TASK = """
 from agentrl.contracts.task import Demonstration
 from agentrl.trainer.file_task import FileTask
@@ -74,7 +74,8 @@ def test_an_interrupt_at_any_event_and_a_resume_change_no_number(
             sft={"steps": SFT_STEPS, "batch_size": 4, "optimiser": {"learning_rate": 1e-3}},
             train={"steps": STEPS, "prompts_per_step": 2, "minibatches_per_epoch": 2},
             algorithm={"kl": {"coefficient": 0.01}},
-            eval={"samples": 2, "every": 2},
+            rollout={"group_size": 4, "max_response_tokens": 6},
+            eval={"samples": 1, "every": 2},
             checkpoint={"every": 0, "keep": 1},
         )
         return made
