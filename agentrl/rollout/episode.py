@@ -10,15 +10,16 @@ exceptions.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentrl.config.rollout import FailureAction, RolloutConfig, SamplingConfig
+from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry, finite, weigh
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.task import BaseTask
-from agentrl.contracts.tool import BaseTool, Services, ToolOutcome
+from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Trajectory, Turn, TurnKind
 from agentrl.errors import RolloutError, ToolTimeoutError, boundary
 from agentrl.rollout.engine import Engine, Sampling
@@ -93,6 +94,7 @@ class Episode:
                 async with asyncio.timeout(self._config.episode_timeout_s):
                     termination = await self._dialogue()
             except TimeoutError:
+                self._keep(self._tools.interrupted, ())
                 termination = Termination.TIMEOUT
                 error = f"the episode passed {self._config.episode_timeout_s:g} s"
             except ToolTimeoutError as failure:
@@ -120,7 +122,8 @@ class Episode:
                 return Termination.MAX_TURNS
             parsed, finished = await self._policy_turn()
             if not finished:
-                return record.full
+                # With room left, it was the limit of one turn that cut it.
+                return record.full if record.room <= 0 else Termination.MAX_TOKENS
             end = await self._tool_turn(parsed) if parsed.calls else await self._user_turn()
             if end is not None:
                 return end
@@ -151,26 +154,32 @@ class Episode:
         """Run the turn's calls and append what they returned."""
         record, began_s = self._record, self._record.elapsed()
         records = await self._tools.execute(parsed.calls)
-        messages = [
-            {
-                "role": "tool",
-                "name": r.call.name,
-                "tool_call_id": r.call.id,
-                "content": r.response,
-            }
-            for r in records
-        ]
-        delta = self._context.renderer.delta(messages, self._schemas)
-        fits = record.add_reply(TurnKind.TOOL, messages, delta, began_s=began_s, records=records)
-        for r in records:
-            if r.outcome is ToolOutcome.OK:
-                record.reward(f"tool_step/{r.call.name}", r.reward)
+        delta = self._context.renderer.delta(_tool_messages(records), self._schemas)
+        fits = self._keep(records, delta, began_s=began_s)
         if any(r.outcome is ToolOutcome.INFRA_ERROR for r in records):
             return Termination.INFRA_ERROR
         last = record.count(TurnKind.POLICY) >= self._config.max_assistant_turns
         if last and all(r.outcome is ToolOutcome.MODEL_ERROR for r in records):
             return Termination.MODEL_ERROR
         return None if fits else record.full
+
+    def _keep(
+        self, records: list[ToolRecord], delta: Sequence[int], *, began_s: float | None = None
+    ) -> bool:
+        """Append a tool turn and its rewards; return whether its tokens fit."""
+        if not records:
+            return True
+        fits = self._record.add_reply(
+            TurnKind.TOOL,
+            _tool_messages(records),
+            delta,
+            began_s=records[0].started_s if began_s is None else began_s,
+            records=records,
+        )
+        for r in records:
+            if r.outcome is ToolOutcome.OK:
+                self._record.reward(f"tool_step/{r.call.name}", r.reward)
+        return fits
 
     async def _user_turn(self) -> Termination | None:
         """Let the interaction answer; without one, the policy has had the last word."""
@@ -260,6 +269,13 @@ class Episode:
             duration_s=record.elapsed(),
             metrics=_timings(record.turns),
         )
+
+
+def _tool_messages(records: Sequence[ToolRecord]) -> list[Message]:
+    return [
+        {"role": "tool", "name": r.call.name, "tool_call_id": r.call.id, "content": r.response}
+        for r in records
+    ]
 
 
 def _masked(turn: Turn) -> Turn:

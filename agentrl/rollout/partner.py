@@ -1,6 +1,7 @@
 """The interaction of one episode: the user's side of its dialogue."""
 
 import asyncio
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class Partner:
         with boundary(f"{self._what} generate_response"):
             async with asyncio.timeout(self.timeout_s):
                 end, content, reward, _ = await self.interaction.generate_response(
-                    self._instance, messages, **self.kwargs
+                    self._instance, copy.deepcopy(messages), **self.kwargs
                 )
             return Answer(end=bool(end), content=showable(str(content)), reward=finite(reward))
 

@@ -45,11 +45,12 @@ class RunServices:
         self._config = sandbox
         self._sandbox: CountingSandbox | None = None
         self._lock = asyncio.Lock()
+        self._executions_before = 0
 
     @property
     def executions(self) -> int:
-        """Programs that ran in the sandbox so far."""
-        return self._sandbox.executions if self._sandbox else 0
+        """Programs that ran in the sandbox so far; closing keeps the count."""
+        return self._executions_before + (self._sandbox.executions if self._sandbox else 0)
 
     @property
     def isolation(self) -> str | None:
@@ -73,4 +74,5 @@ class RunServices:
         """Close what was started. May be called twice."""
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
+            self._executions_before += sandbox.executions
             await sandbox.close()

@@ -21,7 +21,9 @@ UNKNOWN = "unknown"
 _EXPECTED = 'expected <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
 _DEEPEST = 64
 """Levels of nesting in a call; JSON readers refuse a trace of some 200."""
-_NEXT_BLOCK = re.compile(f"{OPEN}|{THINK_OPEN}")
+_NEXT_BLOCK = re.compile("|".join((OPEN, CLOSE, THINK_OPEN)))
+_SPACE = re.compile(r"\s*")
+_THINKING = re.compile("|".join((OPEN, THINK_OPEN, THINK_CLOSE)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +60,15 @@ def parse_tool_calls(text: str, *, id_prefix: str = "call") -> ParsedTurn:
     position = _end_of_open_thinking(text)
     outside.append(text[:position])
     while match := _NEXT_BLOCK.search(text, position):
-        outside.append(text[position : match.start()])
+        before = text[position : match.start()]
+        outside.append(before)
+        if match[0] == CLOSE:
+            if "{" in before:
+                error = f"the tool call has no {OPEN} before it; {_EXPECTED}"
+                calls.append(_broken(f"{id_prefix}_{len(calls)}", error))
+            position = match.end()
+            outside.append(CLOSE)
+            continue
         if match[0] == THINK_OPEN:
             end = text.find(THINK_CLOSE, match.end())
             position = len(text) if end < 0 else end + len(THINK_CLOSE)
@@ -79,16 +89,23 @@ def format_tool_call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _end_of_open_thinking(text: str) -> int:
-    close = text.find(THINK_CLOSE)
-    opened = text.find(THINK_OPEN)
-    if close < 0 or 0 <= opened < close:
+    """Return where the thinking that the prompt opened ends; 0 when there is none."""
+    if THINK_CLOSE not in text:
         return 0
-    return close + len(THINK_CLOSE)
+    position = 0
+    while match := _THINKING.search(text, position):
+        if match[0] != OPEN:
+            return match.end() if match[0] == THINK_CLOSE else 0
+        # What stands inside a whole call is an argument's text, not the end of thinking.
+        call, end = _read_call(text, match.end(), "")
+        position = end if call.error is None else match.end()
+    return 0
 
 
 def _read_call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     """Read the call whose body begins at `start`; return it and where reading goes on."""
-    body_at = start + len(text[start:]) - len(text[start:].lstrip())
+    space = _SPACE.match(text, start)
+    body_at = space.end() if space else start
     try:
         # The decoder, not a search for the closing tag: a string argument may contain the tag.
         body, end = _read_json(text, body_at)

@@ -6,6 +6,7 @@ exponential back-off first; nothing a tool raises leaves this module except canc
 """
 
 import asyncio
+import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +23,7 @@ from tenacity import (
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.contracts.schema import violations
-from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord, ToolResponse
+from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord
 from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
 from agentrl.rollout.shield import shielded
 from agentrl.rollout.truncate import showable, truncate
@@ -37,6 +38,7 @@ class Toolset:
     """One episode's instances of `tools`.
 
     `kwargs` is the sample's `tools_kwargs`; `started` the episode's start on the monotonic clock.
+    `interrupted` holds the records of a turn whose execution was cancelled.
     """
 
     tools: Mapping[str, BaseTool]
@@ -44,6 +46,7 @@ class Toolset:
     episode_id: str
     kwargs: Mapping[str, Mapping[str, Any]]
     started: float
+    interrupted: list[ToolRecord] = field(default_factory=list)
     _instances: dict[str, str] = field(default_factory=dict)
     _created: list[str] = field(default_factory=list)
 
@@ -63,12 +66,18 @@ class Toolset:
 
     async def execute(self, calls: tuple[ToolCall, ...]) -> list[ToolRecord]:
         """Execute one turn's calls concurrently; calls beyond `max_parallel_calls` are refused."""
-        limit = self.config.max_parallel_calls
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._execute(call, refused=index >= limit))
-                for index, call in enumerate(calls)
+        limit, began = self.config.max_parallel_calls, time.monotonic()
+        tasks: list[asyncio.Task[ToolRecord]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index, call in enumerate(calls):
+                    tasks.append(group.create_task(self._execute(call, refused=index >= limit)))
+        except asyncio.CancelledError:
+            self.interrupted = [
+                self._cancelled(call, began) if task.cancelled() else task.result()
+                for call, task in zip(calls, tasks, strict=True)
             ]
+            raise
         return [task.result() for task in tasks]
 
     async def rewards(self) -> list[RewardEntry]:
@@ -82,8 +91,8 @@ class Toolset:
             tool, instance = self.tools[name], self._instances[name]
             with boundary(f"tool {name!r} calc_reward"):
                 async with asyncio.timeout(self.config.tool_timeout_s):
-                    value = finite(await tool.calc_reward(instance))
-            entries.append(RewardEntry(source=f"tool/{name}", value=value))
+                    value = await tool.calc_reward(instance, **self._kwargs(name, "calc_reward"))
+                entries.append(RewardEntry(source=f"tool/{name}", value=finite(value)))
         return entries
 
     async def release(self) -> None:
@@ -93,8 +102,8 @@ class Toolset:
     async def _create(self, name: str, tool: BaseTool) -> None:
         # Known by its intended id from here on, so that a cancelled `create` is released too.
         self._instances[name] = self.episode_id
-        kwargs = dict(self.kwargs.get(name, {}).get("create_kwargs", {}))
         with boundary(f"tool {name!r} create"):
+            kwargs = self._kwargs(name, "create")
             async with asyncio.timeout(self.config.tool_timeout_s):
                 created: Any = await tool.create(self.episode_id, **kwargs)
         self._instances[name] = created[0] if isinstance(created, tuple) else created
@@ -161,19 +170,33 @@ class Toolset:
         ):
             with attempt:
                 attempts += 1
-                response, reward, metrics = await self._call(call)
-        return response.text or "", reward, metrics, attempts
+                text, reward, metrics = await self._call(call)
+        return text, reward, metrics, attempts
 
-    async def _call(self, call: ToolCall) -> tuple[ToolResponse, float, dict[str, Any]]:
+    async def _call(self, call: ToolCall) -> tuple[str, float, dict[str, Any]]:
         tool, instance = self.tools[call.name], self._instances[call.name]
-        kwargs = dict(self.kwargs.get(call.name, {}).get("execute_kwargs", {}))
         with boundary(f"tool {call.name!r}"):
+            kwargs = self._kwargs(call.name, "execute")
+            # A tool may write into what it is given: the record and a second attempt keep theirs.
+            arguments = copy.deepcopy(call.arguments)
             async with asyncio.timeout(self.config.tool_timeout_s):
-                result: Any = await tool.execute(instance, call.arguments, **kwargs)
+                result: Any = await tool.execute(instance, arguments, **kwargs)
             response, reward, metrics = result
-            if not hasattr(response, "text"):
-                response = ToolResponse(text=str(response))
-            return response, finite(reward), dict(metrics or {})
+            text = getattr(response, "text", response)
+            return "" if text is None else str(text), finite(reward), dict(metrics or {})
+
+    def _kwargs(self, name: str, method: str) -> dict[str, Any]:
+        """Return a copy of what the sample gives to one method of a tool."""
+        return dict(copy.deepcopy(self.kwargs.get(name, {}).get(f"{method}_kwargs") or {}))
+
+    def _cancelled(self, call: ToolCall, began: float) -> ToolRecord:
+        return ToolRecord(
+            call=call,
+            outcome=ToolOutcome.CANCELLED,
+            response="Error: cancelled",
+            started_s=began - self.started,
+            duration_s=time.monotonic() - began,
+        )
 
     async def _release_all(self) -> None:
         await asyncio.gather(*(self._release(n, i) for n, i in self._instances.items()))
@@ -181,7 +204,7 @@ class Toolset:
 
     async def _release(self, name: str, instance: str) -> None:
         await quietly(
-            lambda: self.tools[name].release(instance),
+            lambda: self.tools[name].release(instance, **self._kwargs(name, "release")),
             f"tool {name!r} release of {instance}",
             self.config.tool_timeout_s,
         )

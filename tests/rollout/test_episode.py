@@ -353,3 +353,9 @@ async def test_the_longest_cancellation_test_reaches_the_end(renderer: Renderer)
         for _ in range(59):
             await asyncio.sleep(0)
         assert task.done()
+
+
+async def test_a_turn_cut_by_its_own_limit_did_not_fill_the_context(renderer: Renderer) -> None:
+    script = said(renderer, "a long answer")
+    rollout = make_rollout(renderer, script, config={"max_turn_tokens": 3}, model_max_tokens=500)
+    assert (await roll(rollout)).termination is Termination.MAX_TOKENS

@@ -82,3 +82,24 @@ def test_arguments_may_be_a_json_string() -> None:
 )
 def test_calls_inside_thinking_are_ignored(text: str, names: list[str]) -> None:
     assert [call.name for call in parse_tool_calls(text).calls] == names
+
+
+@pytest.mark.parametrize("tag", ["</think>", "<think>", "<think>x</think>", "</tool_call>"])
+def test_a_tag_inside_an_argument_is_text(tag: str) -> None:
+    parsed = parse_tool_calls(format_tool_call("add", {"a": f"print('{tag}')"}))
+    (call,) = parsed.calls
+    assert call.error is None
+    assert call.arguments == {"a": f"print('{tag}')"}
+
+
+def test_a_call_that_was_never_opened_is_a_call_with_an_error() -> None:
+    text = '{"name": "add", "arguments": {}}</tool_call>'
+    parsed = parse_tool_calls(text)
+    (call,) = parsed.calls
+    assert "no <tool_call> before it" in str(call.error)
+    assert parsed.content == text
+
+
+def test_a_second_closing_tag_is_no_call() -> None:
+    parsed = parse_tool_calls(f"{CALL}</tool_call>")
+    assert [call.error for call in parsed.calls] == [None]
