@@ -25,7 +25,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Group
-from agentrl.errors import RunError
+from agentrl.errors import ConfigError, RunError
 from agentrl.trainer.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -94,7 +94,7 @@ class Trainer:
         self._state = load_state(folder) if folder else None
         self.runtime = Runtime(config, weights=folder)
         # Read before anything is written or trained: bad data should not cost an SFT.
-        self._train_samples = self.runtime.task.samples("train")
+        self._train_samples = self._read_train_samples()
         self._test_samples = self._read_test_samples()
         self.run_dir.open(config)
         self.run_dir.cut_records(self._state["records"] if self._state else {})
@@ -326,6 +326,14 @@ class Trainer:
         self.progress.success[step] = evaluation.success
         self.run_dir.record_groups(step, "eval", evaluation.groups)
         self.run_dir.record_metrics(step, "eval", evaluation.metrics)
+
+    def _read_train_samples(self) -> Sequence[Sample]:
+        samples = self.runtime.task.samples("train")
+        if not samples:
+            raise ConfigError(
+                f"{type(self.runtime.task).__name__}.samples('train') is empty; expected a sample"
+            )
+        return samples
 
     def _read_test_samples(self) -> Sequence[Sample]:
         count = self.config.eval.samples

@@ -141,3 +141,24 @@ def test_a_torn_trainer_state_is_one_error(make_config: Any) -> None:
 def test_a_device_that_is_not_there_is_named(make_config: Any, tiny_policy: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.device 'warp'"):
         Trainer(make_config(model={"builder": tiny_policy, "device": "warp"}))
+
+
+def test_a_row_without_a_prompt_is_named_before_anything_is_written(
+    make_config: Any, tmp_path: Path
+) -> None:
+    config = make_config()
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "fine"}\n{"question": "why?"}\n')
+    with pytest.raises(ConfigError, match=r"no `prompt`.*question"):
+        Trainer(config)
+    assert not config.run_dir.exists()
+
+
+def test_a_task_without_training_samples_is_refused(make_config: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text(
+        "from agentrl.trainer.file_task import FileTask\n"
+        "class Empty(FileTask):\n"
+        "    def samples(self, split):\n"
+        "        return []\n"
+    )
+    with pytest.raises(ConfigError, match=r"Empty\.samples\('train'\) is empty"):
+        Trainer(make_config(task={"class_name": f"{tmp_path / 'empty.py'}:Empty"}))
