@@ -43,7 +43,7 @@ from agentrl.trainer.report import Reporter
 from agentrl.trainer.run_dir import RunDir
 from agentrl.trainer.runtime import Runtime
 from agentrl.trainer.sft import render_demonstrations, sft_step
-from agentrl.trainer.update import Updater
+from agentrl.trainer.update import Updater, check_sampling
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class Trainer:
         self._saved: tuple[int, int] | None = None
         self._isolation: str | None = None
         self._compute = Compute()
+        check_sampling(config.rollout.sampling)
         self.run_dir.check(config, resume=resume)
         folder = latest_checkpoint(self.run_dir) if resume else None
         self._state = load_state(folder) if folder else None

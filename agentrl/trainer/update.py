@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from agentrl.algorithms.base import LossInputs, MinibatchTotals, RLAlgorithm
+from agentrl.config.rollout import SamplingConfig
 from agentrl.config.train import TrainConfig
 from agentrl.contracts.trajectory import Group
-from agentrl.errors import RunError
+from agentrl.errors import ConfigError, RunError
 from agentrl.trainer.logprobs import token_logprobs
 from agentrl.trainer.optimiser import Optimiser
 from agentrl.trainer.policy import Policy
@@ -152,6 +153,19 @@ class Updater:
                 )
             for row, values in zip(rows, logprobs_BT.tolist(), strict=True):
                 yield replace(row, ref_logprobs=tuple(values[: len(row.token_ids)]))
+
+
+def check_sampling(sampling: SamplingConfig) -> None:
+    """Refuse to train on samples of a distribution that the update cannot score.
+
+    Raises:
+        ConfigError: `temperature` is 0, or `top_p` or `top_k` cut the distribution.
+    """
+    if sampling.temperature == 0 or sampling.top_p < 1 or sampling.top_k > 0:
+        raise ConfigError(
+            f"rollout.sampling: training needs temperature above 0, top_p=1 and top_k=0, because "
+            f"the update's log-probabilities are of the whole distribution; got {sampling}"
+        )
 
 
 def _inputs(batch: MicroBatch) -> LossInputs:

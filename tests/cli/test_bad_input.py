@@ -88,6 +88,12 @@ def test_two_tools_of_one_name_are_refused(
     assert_one_error(agentrl("train", "train.yaml"), 2, "'same'", "there already")
 
 
+def test_sampling_that_the_update_cannot_score_is_refused(agentrl: Program, project: Path) -> None:
+    for word in ("temperature=0", "top_p=0.9", "top_k=5"):
+        result = agentrl("train", "train.yaml", f"rollout.sampling.{word}")
+        assert_one_error(result, 2, "rollout.sampling", "top_p=1 and top_k=0")
+
+
 def test_an_empty_data_file_is_refused(agentrl: Program, project: Path) -> None:
     (project / "train.jsonl").write_text("")
     assert_one_error(agentrl("train", "train.yaml"), 2, "train.jsonl", "empty")
