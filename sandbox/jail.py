@@ -264,8 +264,11 @@ def set_limits(limits):
         _, hard = resource.getrlimit(kind)
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
-        # The kernel signals at the soft CPU limit and kills at the hard one.
-        resource.setrlimit(kind, (value, value + 1 if name == "CPU" else value))
+        # Lowering is always allowed, except that gVisor refuses kinds it does not know (the number
+        # of processes); there the container's own limit holds.
+        with contextlib.suppress(ValueError):
+            # The kernel signals at the soft CPU limit and kills at the hard one.
+            resource.setrlimit(kind, (value, value + 1 if name == "CPU" else value))
 
 
 def make(kind, uid):

@@ -6,6 +6,7 @@ order at a time over its socket, announces the pid, waits, ends whatever the pro
 and reports.
 """
 
+import contextlib
 import ctypes  # noqa: F401 - loaded here so that no child pays for it
 import json
 import os
@@ -57,7 +58,9 @@ class Handle:
 def _serve(orders, jail, slot, system_calls, limits):
     """Fork programs until the supervisor closes the socket. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    # gVisor of 2022 has no sub-reapers; there the container's first process adopts.
+    with contextlib.suppress(OSError):
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     _keep_only(orders.fileno())
     jail.settle(slot, system_calls, limits)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -107,7 +107,9 @@ async def test_no_more_than_max_batch_rows_run_together(model):
 async def test_rows_of_one_prompt_differ_by_their_seed_alone(engine):
     samplings = [Sampling(max_tokens=12, seed=i % 2) for i in range(4)]
     done = await generate_all(engine, [[4, 5]] * 4, samplings)
-    assert done[0] == done[2]
+    assert done[0].token_ids == done[2].token_ids
+    # Rows of one batch may differ in the last bits of their logits.
+    assert done[0].logprobs == pytest.approx(done[2].logprobs, abs=1e-5)
     assert done[0].token_ids != done[1].token_ids
 
 
