@@ -76,7 +76,7 @@ class Display(Reporter):
             calls = "" if share is None else f", {share:.1%} of tool calls well-formed"
             self.note(
                 f"evaluation: success {summary['eval/success']:.1%} on "
-                f"{summary['eval/samples']:.0f} held-out problems{calls}"
+                f"{summary['eval/samples']:.0f} problems{calls}"
             )
         elif name == "sft" and summary:
             self.note(f"SFT finished: loss {summary['sft/loss']:.3f}")

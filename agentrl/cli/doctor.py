@@ -49,7 +49,7 @@ def doctor(
         console.print(check.detail, markup=False, highlight=False, soft_wrap=True)
         failed += check.status == "failed"
     if failed:
-        typer.echo(f"{failed} checks failed", err=True)
+        typer.echo(f"{failed} check{'s' if failed > 1 else ''} failed", err=True)
         raise typer.Exit(3)
 
 

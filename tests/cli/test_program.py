@@ -48,7 +48,7 @@ def test_eval_takes_a_checkpoint_and_writes_trajectories(agentrl: Program, proje
         "eval", "train.yaml", "--checkpoint", "runs/tiny/checkpoints/step-1", "--output", "e.jsonl"
     )
     assert result.exit_code == 0, result.output
-    assert "on 2 held-out problems" in result.stdout
+    assert "on 2 problems" in result.stdout
     assert len((project / "e.jsonl").read_text().splitlines()) == 2
 
 
