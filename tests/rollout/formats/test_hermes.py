@@ -1,6 +1,6 @@
 import pytest
 
-from agentrl.rollout.tool_calls import format_tool_call, parse_tool_calls
+from agentrl.rollout.formats.hermes import format_tool_call, parse_tool_calls
 
 CALL = format_tool_call("add", {"a": 1})
 
