@@ -1,0 +1,110 @@
+"""What both sides of `vs_trl.py` share: the tool, the reward, the budgets, the words they exchange.
+
+TRL runs in an environment of its own, which has no agentrl, so this module imports the standard
+library only. A `Job` describes one run of either side; a `Step` is what either side reports of
+one GRPO step.
+"""
+
+import ast
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+TOOL = "code_interpreter"
+MAX_CALLS = 3
+BETAS, EPSILON, MAX_GRAD_NORM = (0.9, 0.999), 1e-8, 1.0
+"""AdamW's settings, and the norm at which gradients are clipped."""
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
+_LARGEST = 10**9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One training run: the same for both sides."""
+
+    model: str
+    """A Hugging Face folder."""
+    prompts: str
+    """A .jsonl file of `question` and `answer`, in the order in which steps take them."""
+    folder: str
+    """Where the run may write."""
+    steps: int
+    delay_s: float
+    """What the tool waits before it answers."""
+    learning_rate: float
+    seed: int
+    prompts_per_step: int = 8
+    group_size: int = 8
+    max_tokens: int = 256
+    """Of one trajectory after its prompt, tool responses included."""
+    temperature: float = 1.0
+    threads: int = 2
+    continuous_batching: bool = False
+    """Whether TRL generates by transformers' continuous batching instead of `generate`."""
+
+    def write(self, path: Path) -> None:
+        """Save as JSON."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Load what `write` saved."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One GRPO step, as either side reports it; means are over the step's trajectories."""
+
+    seconds: float
+    reward: float
+    tokens: float
+    """Tokens that the policy wrote."""
+    calls: float
+    failed_calls: float
+    """The share of calls that could not be executed."""
+    silent_groups: float
+    """The share of groups whose rewards are all equal."""
+    rollout_s: float
+
+
+def run_program(code: str) -> str:
+    """Execute `print(ARITHMETIC)` as Python would; anything else is answered with an error."""
+    try:
+        tree = ast.parse(code.strip(), mode="eval").body
+        if not (isinstance(tree, ast.Call) and ast.unparse(tree.func) == "print"):
+            return "error: print one number"
+        (argument,) = tree.args
+        return str(_evaluate(argument))
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError) as error:
+        return f"error: {type(error).__name__}"
+
+
+def score(printed: Sequence[str], answer: str | None, truth: str) -> float:
+    """Return 1.0 if the tool printed the truth and the policy then answered with it."""
+    said = answer is not None and answer.strip() == truth
+    return float(said and truth in printed)
+
+
+def read_prompts(job: Job) -> list[dict[str, str]]:
+    """Load the problems of a job, in order."""
+    lines = Path(job.prompts).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _evaluate(node: ast.expr) -> int:
+    if isinstance(node, ast.Constant) and type(node.value) is int and node.value < _LARGEST:
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left), _evaluate(node.right)
+        return int(_OPERATORS[type(node.op)](left, right))
+    raise ValueError(f"not arithmetic: {ast.unparse(node)}")
