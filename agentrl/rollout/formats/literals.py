@@ -2,7 +2,7 @@
 
 `ast` reads whole expressions only, and may exhaust its stack on hostile ones. So a value is first
 followed to its end by its brackets and strings, then handed to `ast.literal_eval` only when it is
-made of literals' tokens and nested no deeper than a call may be.
+made of literals' tokens: of these, Python itself refuses to nest too many.
 """
 
 import ast
@@ -10,7 +10,7 @@ import re
 import warnings
 from typing import Any
 
-from agentrl.rollout.formats.values import DEEPEST, ValueFault, check_value
+from agentrl.rollout.formats.values import ValueFault, check_value
 
 _TOKEN = re.compile(
     r"""
@@ -84,7 +84,7 @@ def _literal_source(source: str) -> str:
         ValueError: it holds what is not a literal's token.
     """
     written: list[str] = []
-    depth, before = 0, "start"
+    before = "start"
     for token in _TOKEN.finditer(source.strip()):
         kind = str(token.lastgroup)
         if kind == "space":
@@ -96,9 +96,6 @@ def _literal_source(source: str) -> str:
             *(() if kind == "string" else ("string",)),
         ):
             raise ValueError(f"{_short(token[0])} is one value too many")
-        depth += {"open": 1, "close": -1}.get(kind, 0)
-        if depth > DEEPEST:
-            raise ValueError(f"nested deeper than {DEEPEST}")
         written.append(_NAMES.get(token[0], token[0]))
         before = kind
     return " ".join(written)

@@ -84,6 +84,11 @@ def test_calls_inside_thinking_are_ignored(text: str, names: list[str]) -> None:
     assert [call.name for call in parse_tool_calls(text).calls] == names
 
 
+def test_any_number_of_broken_calls_inside_thinking_is_ignored() -> None:
+    parsed = parse_tool_calls("<tool_call>" * 100 + f"</think>{CALL}")
+    assert [(call.name, call.error) for call in parsed.calls] == [("add", None)]
+
+
 @pytest.mark.parametrize("tag", ["</think>", "<think>", "<think>x</think>", "</tool_call>"])
 def test_a_tag_inside_an_argument_is_text(tag: str) -> None:
     parsed = parse_tool_calls(format_tool_call("add", {"a": f"print('{tag}')"}))

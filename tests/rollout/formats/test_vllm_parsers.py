@@ -47,9 +47,10 @@ def test_text_before_a_call_and_calls_inside_thinking_are_told_apart(
     family: str, write: Write, vllm_schemas: Schemas, marked_tokenizer: Any
 ) -> None:
     chosen = choose_format(f"vllm:{family}", chat_template=None, tokenizer=marked_tokenizer)
-    text = f"<think>{write(family, TWO)}</think>" + write(family, TWO[1:])
-    parsed = chosen.parse(text, schemas=vllm_schemas)
-    assert [(c.name, c.arguments, c.error) for c in parsed.calls] == [(*TWO[1], None)]
+    for thought in ("<think>", "opened before"):
+        text = f"{thought}{write(family, TWO)}</think>" + write(family, TWO[1:])
+        parsed = chosen.parse(text, schemas=vllm_schemas)
+        assert [(c.name, c.arguments, c.error) for c in parsed.calls] == [(*TWO[1], None)]
     assert chosen.parse(f"<think>{write(family, TWO)}").calls == ()
     assert chosen.parse(" just text ").message() == {"role": "assistant", "content": "just text"}
 
@@ -70,6 +71,15 @@ def test_a_call_that_vllm_leaves_in_the_content_is_a_call_with_an_error(
     assert f"not in the format '{name}'" in str(call.error)
     assert parsed.content == f"So: {whole[: whole.index('year')]}"
     assert caplog.records == []
+
+
+def test_arguments_that_json_cannot_hold_are_a_call_with_an_error(marked_tokenizer: Any) -> None:
+    chosen = choose_format("vllm:hermes", chat_template=None, tokenizer=marked_tokenizer)
+    for value, why in (('{"a": NaN}', "not valid JSON"), ("[1]", "must be an object, got list")):
+        text = f'<tool_call>{{"name": "search", "arguments": {value}}}</tool_call>'
+        (call,) = chosen.parse(text).calls
+        assert (call.name, call.arguments) == ("search", {})
+        assert why in str(call.error)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
