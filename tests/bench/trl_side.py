@@ -41,6 +41,7 @@ class Turns(TrainerCallback):
     """Waits for its turn between steps; the wait is in no step's time."""
 
     def __init__(self, output: Any) -> None:
+        self.rollout_s = 0.0
         self._output = output
         self._resumed = 0.0
 
@@ -59,7 +60,7 @@ class Turns(TrainerCallback):
             calls=logs["tools/call_frequency"],
             failed_calls=logs["tools/failure_frequency"],
             silent_groups=logs["frac_reward_zero_std"],
-            rollout_s=0.0,
+            rollout_s=self.rollout_s,
         )
         self._send(asdict(step))
 
@@ -69,6 +70,16 @@ class Turns(TrainerCallback):
         if not sys.stdin.readline():
             sys.exit("standard input was closed: the other side is gone")
         self._resumed = time.perf_counter()
+
+
+class TimedTrainer(GRPOTrainer):
+    """Notes how long the rollout of a step takes."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        began = time.perf_counter()
+        batch = super()._generate_and_score_completions(inputs)
+        self.turns.rollout_s = time.perf_counter() - began
+        return batch
 
 
 def make_tool(delay_s: float) -> Any:
@@ -117,7 +128,7 @@ def make_config(job: Job) -> GRPOConfig:
         temperature=job.temperature,
         beta=0.0,
         epsilon=0.2,
-        loss_type="bnpo",
+        loss_type="dapo",
         scale_rewards="group",
         learning_rate=job.learning_rate,
         lr_scheduler_type="constant",
@@ -152,15 +163,16 @@ def main() -> None:
         {"prompt": [{"role": "user", "content": row["question"]}], "answer": row["answer"]}
         for row in read_prompts(job)
     ]
-    trainer = GRPOTrainer(
+    trainer = TimedTrainer(
         model=AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32),
         reward_funcs=reward,
         args=make_config(job),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         tools=[make_tool(job.delay_s)],
-        callbacks=[Turns(output)],
     )
+    trainer.turns = Turns(output)
+    trainer.add_callback(trainer.turns)
     trainer.train()
 
 

@@ -58,8 +58,8 @@ def bench_step(job: Job, python: Path, engine: str) -> float:
             for field in ("tokens", "calls", "failed_calls", "reward", "silent_groups")
         )
         print(
-            f"  {name}: median {medians[-1]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), "
-            f"{work}",
+            f"  {name}: median {medians[-1]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), of "
+            f"which rollout {statistics.median(step.rollout_s for step in steps):.3f} s; {work}",
             flush=True,
         )
     return medians[0] / medians[1]
