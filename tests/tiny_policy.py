@@ -36,12 +36,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build(seed: int) -> tuple[Any, PreTrainedTokenizerFast]:
+def build(seed: int, hidden_size: int = 32) -> tuple[Any, PreTrainedTokenizerFast]:
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,

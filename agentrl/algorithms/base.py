@@ -21,14 +21,17 @@ Metrics = dict[str, float]
 class LossInputs:
     """One micro-batch as the loss sees it. Only positions with mask 1 may matter.
 
-    `old_logprobs_BT` are those of the policy that sampled; `ref_logprobs_BT` those of the
-    reference, None when no penalty is configured.
+    `old_logprobs_BT` are those of the policy before the update: the engine's, or the trainer's
+    own where a rollout correction is configured; then `importance_weights_BT` multiply the policy
+    gradient of each token. `ref_logprobs_BT` are those of the reference, None when no penalty is
+    configured.
     """
 
     response_mask_BT: torch.Tensor
     old_logprobs_BT: torch.Tensor
     advantages_BT: torch.Tensor
     ref_logprobs_BT: torch.Tensor | None = None
+    importance_weights_BT: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,6 +44,8 @@ class GRPO(RLAlgorithm):
             clip_low=config.clip_low,
             clip_high=config.clip_high,
         )
+        if inputs.importance_weights_BT is not None:
+            pg_BT = pg_BT * inputs.importance_weights_BT
         loss = aggregate(pg_BT, mask_BT, totals, config.aggregation)
         metrics = {"actor/pg_loss": loss.item()}
         if self.needs_reference and inputs.ref_logprobs_BT is not None:

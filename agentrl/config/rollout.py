@@ -1,7 +1,7 @@
 """How episodes are rolled out: budgets, sampling, failure policy, engine."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -52,14 +52,6 @@ class SamplingConfig(Section):
     top_k: NonNegativeInt = 0
 
 
-class TransformersEngineConfig(Section):
-    """The embedded engine: continuous batching over the trainer's own module."""
-
-    type: Literal["transformers"] = "transformers"
-    max_batch: PositiveInt = 64
-    """Sequences decoded together."""
-
-
 class RolloutConfig(Section):
     """Budgets of one episode, and how many run at once."""
 
@@ -84,5 +76,17 @@ class RolloutConfig(Section):
     tool_retries: NonNegativeInt = 2
     """Further attempts after an infrastructure error, with exponential back-off."""
     max_concurrent_episodes: PositiveInt = 256
+    tool_format: str = "auto"
+    """How the policy writes tool calls: `auto` (by the chat template), `hermes`, `qwen3_xml`,
+    `llama3_json`, `pythonic`, or the name of a vLLM tool parser where vLLM is installed."""
+    max_staleness: NonNegativeInt = 0
+    """Versions that a trained token may lag behind the weights it updates. Above 0 the next
+    rollouts run while the trainer updates; 0 is strictly on-policy."""
+    oversample: Annotated[float, Field(ge=1)] = 1.0
+    """Groups begun for each that a step needs; a step takes the first to complete."""
+    refill: bool = False
+    """Replace groups without a signal (all dropped, or all rewards equal) by further samples."""
+    max_refills: PositiveInt = 64
+    """Groups that one step may replace before it makes do with what it has."""
     sampling: SamplingConfig = SamplingConfig()
     failures: FailurePolicy = FailurePolicy()

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from agentrl.config.base import Section
-from agentrl.config.rollout import RolloutConfig, TransformersEngineConfig
+from agentrl.config.engine import EngineConfig, TransformersEngineConfig
+from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
     CheckpointConfig,
@@ -69,7 +70,7 @@ class RunConfig(Section):
     reward_weights: dict[str, float] = Field(default_factory=dict)
     """Weight by reward source (`task`, `tool/NAME`, `tool_step`, `interaction`, ...); else 1."""
     sandbox: SandboxConfig = AutoSandboxConfig()
-    engine: TransformersEngineConfig = TransformersEngineConfig()
+    engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
     algorithm: GRPOConfig = GRPOConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -84,6 +85,11 @@ class RunConfig(Section):
     @classmethod
     def _auto_unless_said(cls, value: Any) -> Any:
         return {"type": "auto", **value} if isinstance(value, dict) else value
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _embedded_unless_said(cls, value: Any) -> Any:
+        return {"type": "transformers", **value} if isinstance(value, dict) else value
 
     @property
     def run_dir(self) -> Path:

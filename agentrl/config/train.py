@@ -43,6 +43,17 @@ class OptimiserConfig(Section):
     max_grad_norm: PositiveFloat = 1.0
 
 
+class CorrectionConfig(Section):
+    """Importance weights for the gap between the engine's and the trainer's probabilities."""
+
+    type: Literal["none", "truncate", "mask"] = "none"
+    """`truncate` bounds the weights from above; `mask` drops what lies outside both bounds."""
+    level: Literal["token", "sequence"] = "token"
+    """One weight per token, or the product of a sequence's for all of its tokens."""
+    low: NonNegativeFloat = 0.5
+    high: PositiveFloat = 2.0
+
+
 class TrainConfig(Section):
     """The GRPO loop."""
 
@@ -55,6 +66,7 @@ class TrainConfig(Section):
     """Optimiser steps per pass; each accumulates gradients over its micro-batches."""
     max_tokens_per_microbatch: PositiveInt = 8192
     """Padded tokens per forward pass; raise it until memory is full."""
+    correction: CorrectionConfig = CorrectionConfig()
     max_empty_steps: PositiveInt = 3
     """Steps in a row whose trajectories were all dropped before the run stops."""
 

@@ -39,9 +39,10 @@ class Termination(StrEnum):
 class Turn:
     """A stretch of tokens by one writer.
 
-    `token_ids`, `mask` (and `logprobs` of a policy turn) have equal length. `mask` is 1 where a
-    token is trained on: only in policy turns. A tool turn holds one message and one record per
-    parallel call, rendered as one delta. Times are seconds since the episode began.
+    `token_ids`, `mask` (and a policy turn's `logprobs` and `policy_versions`, the version of the
+    weights that wrote each token) have equal length. `mask` is 1 where a token is trained on: only
+    in policy turns. A tool turn holds one message and one record per parallel call, rendered as
+    one delta. Times are seconds since the episode began.
     """
 
     kind: TurnKind
@@ -49,7 +50,7 @@ class Turn:
     token_ids: tuple[int, ...]
     mask: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
-    policy_version: int | None = None
+    policy_versions: tuple[int, ...] = ()
     tool_records: tuple[ToolRecord, ...] = ()
     started_s: float = 0.0
     duration_s: float = 0.0
@@ -71,8 +72,11 @@ class Turn:
             )
         if any(bit not in (0, 1) for bit in self.mask) or (any(self.mask) and not policy):
             raise ValueError(f"{self.kind} turn: mask must be 0, or 1 on tokens the policy wrote")
-        if policy and self.policy_version is None:
-            raise ValueError("policy turn: policy_version is missing")
+        if len(self.policy_versions) != len(self.logprobs):
+            raise ValueError(
+                f"{self.kind} turn: expected {len(self.logprobs)} policy_versions, "
+                f"got {len(self.policy_versions)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

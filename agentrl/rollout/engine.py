@@ -3,6 +3,7 @@
 Engines live one per file in `agentrl.rollout.engines`. They never see text, templates or tools.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -49,25 +50,39 @@ class Completion:
 
     `logprobs[i]` is the log-probability of `token_ids[i]` under the distribution it was drawn
     from (after temperature, top-k and top-p; for greedy requests, the plain softmax). A stop
-    token that was sampled is the last token. `policy_version` is the version of the weights
-    that wrote the first token.
+    token that was sampled is the last token. `policy_versions[i]` is the version of the weights
+    that wrote `token_ids[i]`.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: Literal["stop", "length"]
-    policy_version: int = 0
+    policy_versions: list[int]
 
 
 class WeightSource(Protocol):
-    """The trainer's current weights, streamed by name."""
+    """The trainer's current weights, streamed by name.
+
+    Whoever changes the weights holds `lock` until the engines have them; whoever reads them at
+    another time (an engine that has to start again) holds it meanwhile.
+    """
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held while the weights change."""
 
     def named_tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
         """Yield every parameter once, detached."""
 
 
 class Engine(Protocol):
-    """An inference engine. All methods may be called concurrently from one event loop."""
+    """An inference engine. All methods may be called concurrently from one event loop.
+
+    `failure` is None until the engine has failed for good; then it says why, and every request
+    fails at once.
+    """
+
+    failure: str | None
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, *, session: str
@@ -78,6 +93,15 @@ class Engine(Protocol):
             EngineError: when the engine fails; the request may be sent again.
         """
 
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """Return the log-probability of every token but the first, given those before it.
+
+        It is the plain softmax's, at temperature 1.
+
+        Raises:
+            EngineError: when the engine fails.
+        """
+
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Take the trainer's weights; later tokens carry `version`."""
 
@@ -86,6 +110,9 @@ class Engine(Protocol):
 
     async def wake(self) -> None:
         """Make ready to generate again."""
+
+    def drain_metrics(self) -> dict[str, float]:
+        """Return what the engine measured of itself since the last call."""
 
     async def close(self) -> None:
         """End the engine; requests in flight fail with `EngineError`."""

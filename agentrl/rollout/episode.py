@@ -23,11 +23,11 @@ from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Trajectory, Turn, TurnKind
 from agentrl.errors import RolloutError, ToolTimeoutError, boundary
 from agentrl.rollout.engine import Engine, Sampling
+from agentrl.rollout.formats.turn import ParsedTurn, Schemas, ToolFormat
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.schemas import schema_dict
-from agentrl.rollout.tool_calls import ParsedTurn, parse_tool_calls
 from agentrl.rollout.toolset import Toolset
 
 _TRUNCATED = (Termination.MAX_TOKENS, Termination.MAX_CONTEXT, Termination.MAX_TURNS)
@@ -40,6 +40,7 @@ class EpisodeContext:
     config: RolloutConfig
     engine: Engine
     renderer: Renderer
+    tool_format: ToolFormat
     task: BaseTask
     services: Services
     reward_weights: Mapping[str, float]
@@ -71,6 +72,10 @@ class Episode:
         self._seed = seed
         self._sampling = sampling
         self._schemas = [schema_dict(tool) for tool in tools.values()]
+        self._parameters: Schemas = {
+            name: schema["function"].get("parameters", {})
+            for name, schema in zip(tools, self._schemas, strict=True)
+        }
         self._record = Record(
             config=self._config,
             prompt_ids=context.renderer.prompt(sample.prompt, self._schemas),
@@ -146,7 +151,9 @@ class Episode:
             session=self._id,
         )
         text = self._context.renderer.decode(completion.token_ids)
-        parsed = parse_tool_calls(text, id_prefix=f"call_{turn}")
+        parsed = self._context.tool_format.parse(
+            text, id_prefix=f"call_{turn}", schemas=self._parameters
+        )
         record.add_policy(completion, parsed.message(), began_s=began_s)
         return parsed, completion.finish_reason == "stop"
 

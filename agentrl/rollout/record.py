@@ -64,7 +64,7 @@ class Record:
                 token_ids=tuple(completion.token_ids),
                 mask=(1,) * len(completion.token_ids),
                 logprobs=tuple(completion.logprobs),
-                policy_version=completion.policy_version,
+                policy_versions=tuple(completion.policy_versions),
                 started_s=began_s,
                 duration_s=self.elapsed() - began_s,
             )

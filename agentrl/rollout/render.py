@@ -17,8 +17,10 @@ from jinja2.exceptions import TemplateError as JinjaError
 
 from agentrl.contracts.message import Message
 from agentrl.errors import ConfigError, TemplateError
+from agentrl.rollout.formats.hermes import format_tool_call
+from agentrl.rollout.formats.registry import AUTO, FALLBACK, choose_format
+from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.schemas import ToolDict
-from agentrl.rollout.tool_calls import format_tool_call
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,6 +71,22 @@ class Renderer:
         self.native_tools = self._is_native()
         self._stop_text, self._tail = self._turn_end()
         self.stop_token_ids = self._stop_ids()
+
+    def tool_format(self, name: str) -> ToolFormat:
+        """Return the format that `rollout.tool_format` names, for this template.
+
+        Raises:
+            ConfigError: there is no such format, or the template cannot show it to the model.
+        """
+        if self.native_tools:
+            return choose_format(name, chat_template=self._template, tokenizer=self._tokenizer)
+        if name not in (AUTO, FALLBACK):
+            raise ConfigError(
+                f"rollout.tool_format {name!r}: the chat template of {self.name!r} shows no tools, "
+                f"so calls are taught in Hermes form; use auto or {FALLBACK}, or name a template "
+                f"that writes calls in that form as `model.chat_template`"
+            )
+        return choose_format(FALLBACK, chat_template=None, tokenizer=self._tokenizer)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolDict]) -> list[int]:
         """Return the ids of a dialogue's beginning, up to where the policy is to write.

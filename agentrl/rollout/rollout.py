@@ -20,6 +20,7 @@ from agentrl.contracts.trajectory import Group, Trajectory
 from agentrl.errors import ConfigError
 from agentrl.rollout.engine import Engine
 from agentrl.rollout.episode import Episode, EpisodeContext
+from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.partner import Partner, choose_interaction
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
@@ -35,6 +36,7 @@ class Rollout:
         config: budgets and failure policy.
         engine: writes the policy turns.
         renderer: the model's chat template.
+        tool_format: reads the policy's tool calls; by `config.tool_format` when left out.
         tools: by name, as `load_tools` returns them.
         interactions: by name, as `load_interactions` returns them.
         task: scores the trajectories.
@@ -55,6 +57,7 @@ class Rollout:
         services: Services,
         reward_weights: Mapping[str, float] | None = None,
         model_max_tokens: int | None = None,
+        tool_format: ToolFormat | None = None,
     ) -> None:
         limits = [config.max_context_tokens, model_max_tokens]
         self.config = config
@@ -68,6 +71,7 @@ class Rollout:
             config=config,
             engine=engine,
             renderer=renderer,
+            tool_format=tool_format or renderer.tool_format(config.tool_format),
             task=task,
             services=services,
             reward_weights=reward_weights or {},

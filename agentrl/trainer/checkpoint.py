@@ -29,13 +29,15 @@ class Progress:
     """How far a run has come.
 
     `step` counts finished GRPO steps and is the policy version; `sft_step` those of SFT;
-    `position` the samples consumed; `success` the evaluations so far, by step. `rewarded` counts
+    `position` the samples begun, `pending` the positions among them that no step has learnt from
+    yet; `success` the evaluations so far, by step. `rewarded` counts
     trajectories with a positive reward, `rewarded_by_execution` those of them that executed a tool.
     """
 
     sft_step: int = 0
     step: int = 0
     position: int = 0
+    pending: list[int] = field(default_factory=list)
     executions: int = 0
     rewarded: int = 0
     rewarded_by_execution: int = 0

@@ -47,6 +47,33 @@ def rollout_metrics(groups: Sequence[Group], task: BaseTask) -> dict[str, float]
     return metrics
 
 
+def age_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
+    """Say how many versions the trained tokens lag behind the weights that they update."""
+    ages = [
+        version - written
+        for group in groups
+        for t in group.kept
+        for turn in t.policy_turns
+        for written in turn.policy_versions
+    ]
+    if not ages:
+        return {}
+    return {"rollout/staleness/mean": fmean(ages), "rollout/staleness/max": float(max(ages))}
+
+
+def timing_metrics(
+    groups: Sequence[Group], began: float, rolled_out: float, ended: float
+) -> dict[str, float]:
+    """Return a step's durations in seconds, and its tokens per second."""
+    tokens = sum(len(t.token_ids) for group in groups for t in group.trajectories)
+    return {
+        "timing_s/rollout": rolled_out - began,
+        "timing_s/update": ended - rolled_out,
+        "timing_s/step": ended - began,
+        "perf/throughput": tokens / (ended - began),
+    }
+
+
 def well_formed_share(trajectories: Sequence[Trajectory]) -> float | None:
     """Return the share of tool calls that could be read and fitted the schema; None without any."""
     records = [r for t in trajectories for r in t.tool_records]

@@ -1,8 +1,9 @@
 """The policy: a causal language model and its tokenizer, loaded or built from scratch."""
 
+import asyncio
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from agentrl.errors import ConfigError, NotReadyError, loading
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """A model in training, on one device."""
+    """A model in training, on one device. It is a `WeightSource`, and keeps that one's lock."""
 
     model: Any
     tokenizer: Any
     device: torch.device
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every parameter once, detached: the policy is a `WeightSource`."""
+        """Yield every parameter once, detached."""
         for name, parameter in self.model.named_parameters():
             yield name, parameter.detach()
 

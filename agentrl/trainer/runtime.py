@@ -1,6 +1,6 @@
 """Everything a configuration names, built and opened together: model, tools, task, engine, sandbox.
 
-    RunConfig -> Policy, Renderer, TransformersEngine, tools, interactions, task -> Rollout
+    RunConfig -> Policy, Renderer, Engine, tools, interactions, task -> Rollout
 
 Training, evaluation and single rollouts all start here and leave by `__aexit__`, which closes
 what was opened, in reverse order.
@@ -16,11 +16,11 @@ import torch
 from agentrl.config.run import RunConfig
 from agentrl.contracts.registry import load_interactions, load_task, load_tools
 from agentrl.contracts.task import BaseTask
-from agentrl.rollout.engines.transformers import TransformersEngine
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
 from agentrl.rollout.schemas import ToolDict, schema_dict
 from agentrl.rollout.services import RunServices
+from agentrl.trainer.engines import context_limit, open_engine
 from agentrl.trainer.policy import Policy, chat_template, load_policy
 
 
@@ -58,11 +58,7 @@ class Runtime:
         """Start the engine, verify the template, open the tools."""
         try:
             self._stack.push_async_callback(self.services.close)
-            self.engine = TransformersEngine(
-                self.policy.model,
-                max_batch=self.config.engine.max_batch,
-                deterministic=self.config.deterministic,
-            )
+            self.engine = await open_engine(self.config, self.policy)
             self._stack.push_async_callback(self.engine.close)
             self.rollout = await self._stack.enter_async_context(
                 Rollout(
@@ -74,7 +70,7 @@ class Runtime:
                     task=self.task,
                     services=self.services,
                     reward_weights=self.config.reward_weights,
-                    model_max_tokens=self.policy.max_tokens,
+                    model_max_tokens=context_limit(self.config, self.policy),
                 )
             )
         except BaseException:

@@ -16,13 +16,16 @@ import torch
 class TrainSequence:
     """One sequence to learn from; all tuples have equal length T.
 
-    `mask` is 1 on tokens that enter the loss. Advantage and log-probabilities are unused by SFT.
+    `mask` is 1 on tokens that enter the loss. `weights` are
+    importance weights, empty without correction. SFT uses neither them nor advantage and
+    log-probabilities.
     """
 
     token_ids: tuple[int, ...]
     mask: tuple[int, ...]
     old_logprobs: tuple[float, ...] = ()
     ref_logprobs: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
     advantage: float = 0.0
 
     @property
@@ -39,6 +42,7 @@ class MicroBatch:
     mask_BT: torch.Tensor
     old_logprobs_BT: torch.Tensor
     ref_logprobs_BT: torch.Tensor | None
+    weights_BT: torch.Tensor | None
     advantages_BT: torch.Tensor
     first_trained: int
     """The first column in which any row has mask 1; columns before need no logits."""
@@ -67,17 +71,17 @@ def collate(sequences: Sequence[TrainSequence], device: torch.device) -> MicroBa
     """Pad sequences into one micro-batch."""
     width = max(len(s.token_ids) for s in sequences)
     mask_BT = _padded([s.mask for s in sequences], width, torch.long, device)
-    has_reference = all(s.ref_logprobs for s in sequences)
     advantages_B1 = torch.tensor([[s.advantage] for s in sequences], device=device)
+
+    def optional(rows: list[tuple[float, ...]]) -> torch.Tensor | None:
+        return _padded(rows, width, torch.float32, device) if all(rows) else None
+
     return MicroBatch(
         input_ids_BT=_padded([s.token_ids for s in sequences], width, torch.long, device),
         mask_BT=mask_BT,
         old_logprobs_BT=_padded([s.old_logprobs for s in sequences], width, torch.float32, device),
-        ref_logprobs_BT=(
-            _padded([s.ref_logprobs for s in sequences], width, torch.float32, device)
-            if has_reference
-            else None
-        ),
+        ref_logprobs_BT=optional([s.ref_logprobs for s in sequences]),
+        weights_BT=optional([s.weights for s in sequences]),
         advantages_BT=advantages_B1.expand(-1, width),
         first_trained=int(mask_BT.any(dim=0).int().argmax()),
     )

@@ -1,7 +1,7 @@
 """The training loop: SFT if asked for, then sample > rollout > update > sync > record.
 
-    sft > evaluate > [ take samples > roll out groups > update  > record > sync   ] > evaluate
-                       data_order     Rollout           Updater   RunDir   Engine
+    sft > evaluate > [ roll out groups > update  > record > sync  > probe       ] > evaluate
+                       GroupFeed         Updater   RunDir   Engine  ParityProbe
 
 Everything that changes between steps is in the policy, the optimiser and `Progress`; all three
 are in every checkpoint. A cancellation takes effect before an update or after its record, so a
@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from agentrl.algorithms.registry import build_algorithm
 from agentrl.config.load import load_config
@@ -25,7 +26,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Group
-from agentrl.errors import ConfigError, RunError
+from agentrl.errors import ConfigError, EngineError, RunError
 from agentrl.trainer.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -34,15 +35,17 @@ from agentrl.trainer.checkpoint import (
     save_checkpoint,
 )
 from agentrl.trainer.compute import Compute
-from agentrl.trainer.data_order import take
+from agentrl.trainer.engines import check_trainable, parity_config
 from agentrl.trainer.evaluate import evaluate
-from agentrl.trainer.metrics import rollout_metrics
+from agentrl.trainer.feed import GroupFeed
+from agentrl.trainer.imitate import imitate
+from agentrl.trainer.metrics import age_metrics, rollout_metrics, timing_metrics
 from agentrl.trainer.optimiser import Optimiser
+from agentrl.trainer.parity import ParityProbe
 from agentrl.trainer.reference import open_reference
 from agentrl.trainer.report import Reporter
 from agentrl.trainer.run_dir import RunDir
 from agentrl.trainer.runtime import Runtime
-from agentrl.trainer.sft import render_demonstrations, sft_step
 from agentrl.trainer.update import Updater, check_sampling
 
 logger = logging.getLogger(__name__)
@@ -88,8 +91,10 @@ class Trainer:
         self.progress = Progress()
         self._saved: tuple[int, int] | None = None
         self._isolation: str | None = None
-        self._compute = Compute()
+        self.compute = Compute()
+        self._parity: dict[str, float] = {}
         check_sampling(config.rollout.sampling)
+        check_trainable(config)
         self.run_dir.check(config, resume=resume)
         folder = latest_checkpoint(self.run_dir) if resume else None
         self._state = load_state(folder) if folder else None
@@ -97,6 +102,7 @@ class Trainer:
         # Read before anything is written or trained: bad data should not cost an SFT.
         self._train_samples = self._read_train_samples()
         self._test_samples = self._read_test_samples()
+        self._probe = ParityProbe(self._probe_text(), parity_config(config))
         self.run_dir.open(config)
         self.run_dir.cut_records(self._state["records"] if self._state else {})
         if self._state is not None:
@@ -139,14 +145,14 @@ class Trainer:
         async with self.runtime:
             try:
                 if self.progress.sft_step < self.config.sft.steps:
-                    await self._sft()
+                    await imitate(self)
                 await self._reinforce(0 if sft_only else self.config.train.steps)
                 self._isolation = self.runtime.services.isolation
             except asyncio.CancelledError:
                 self.save()
                 raise
             finally:
-                self._compute.close()
+                self.compute.close()
         return self.result()
 
     def result(self) -> TrainResult:
@@ -183,6 +189,11 @@ class Trainer:
         )
         self._saved = mark
 
+    def begin_reinforcement(self) -> None:
+        """End the SFT phase: another optimiser, and a checkpoint."""
+        self.optimiser = self._optimiser()
+        self.save()
+
     async def _run_interruptible(self, sft_only: bool) -> TrainResult:
         task = asyncio.current_task()
         assert task is not None
@@ -206,46 +217,11 @@ class Trainer:
             self._state = None
         return optimiser
 
-    async def _sft(self) -> None:
-        """Imitate the demonstrations."""
-        config, progress = self.config.sft, self.progress
-        sequences = render_demonstrations(
-            self.runtime.task.demonstrations(),
-            self.runtime.renderer,
-            self.runtime.schemas,
-            max_length=config.max_length,
-        )
-        self.reporter.phase_started("sft", config.steps)
-        metrics: dict[str, float] = {}
-        while progress.sft_step < config.steps:
-            # A cancellation enters here, not after the last step, whose optimiser is discarded.
-            await asyncio.sleep(0)
-            start = progress.sft_step * config.batch_size
-            chosen = take(
-                len(sequences), start=start, size=config.batch_size, seed=self.config.seed
-            )
-            batch = [sequences[i] for i in chosen]
-            metrics = await self._compute.run(
-                partial(
-                    sft_step,
-                    self.runtime.policy,
-                    self.optimiser,
-                    batch,
-                    max_tokens=self.config.train.max_tokens_per_microbatch,
-                )
-            )
-            progress.sft_step += 1
-            self.run_dir.record_metrics(progress.sft_step, "sft", metrics)
-            self.reporter.step_finished(progress.sft_step, metrics)
-            if self._is_due(progress.sft_step) and progress.sft_step < config.steps:
-                self.save()
-        self.optimiser = self._optimiser()
-        self.save()
-        self.reporter.phase_ended("sft", metrics)
-
     async def _reinforce(self, steps: int) -> None:
         """Improve the policy by what its rollouts are rewarded with."""
-        await self.runtime.engine.update_weights(self.runtime.policy, self.progress.step)
+        async with self.runtime.policy.lock:
+            await self._sync(self.progress.step)
+        await self._check_parity(self.progress.step)
         await self._evaluate_if_due(steps)
         if self.progress.step >= steps:
             self.save()
@@ -253,58 +229,81 @@ class Trainer:
         updater = self._updater()
         self.reporter.phase_started("train", steps)
         metrics: dict[str, float] = {}
-        while self.progress.step < steps:
-            metrics = await self._step(updater)
-            await self._evaluate_if_due(steps)
-            if self._is_due(self.progress.step) or self.progress.step == steps:
-                self.save()
+        rollout = self.runtime.rollout
+        feed = GroupFeed(rollout, self._train_samples, self.config, self.progress)
+        async with aclosing(feed):
+            while self.progress.step < steps:
+                metrics = await self._step(feed, updater)
+                await self._evaluate_if_due(steps)
+                if self.is_due(self.progress.step) or self.progress.step == steps:
+                    self.save()
         self.reporter.phase_ended("train", metrics)
 
-    async def _step(self, updater: Updater) -> dict[str, float]:
-        """Take one step, from samples to a recorded update."""
-        progress, size = self.progress, self.config.train.prompts_per_step
+    async def _step(self, feed: GroupFeed, updater: Updater) -> dict[str, float]:
+        """Take one step, from samples to weights that the engine has."""
+        progress, engine = self.progress, self.runtime.engine
         step, began = progress.step + 1, time.monotonic()
-        samples, seed = self._train_samples, self.config.seed
-        chosen = take(len(samples), start=progress.position, size=size, seed=seed)
-        batch = [samples[i] for i in chosen]
-        groups = await self._roll_out(step, batch)
-        await self.runtime.engine.sleep()
-        rolled_out = time.monotonic()
+        taken = await feed.take(progress.step)
+        groups = list(taken.values())
+        if self.config.rollout.max_staleness == 0:
+            await engine.sleep()
+        self._check_engine()
         self._check_not_empty(groups)
-        metrics = rollout_metrics(groups, self.runtime.task)
-        metrics |= await self._compute.run(partial(updater.update, step, groups))
-        ended = time.monotonic()
-        tokens = sum(len(t.token_ids) for group in groups for t in group.trajectories)
-        metrics |= {
-            "timing_s/rollout": rolled_out - began,
-            "timing_s/update": ended - rolled_out,
-            "timing_s/step": ended - began,
-            "perf/throughput": tokens / (ended - began),
-        }
-        progress.step, progress.position = step, progress.position + size
-        self._count(groups)
-        metrics["sandbox/executions"] = float(progress.executions)
-        self.run_dir.record_groups(step, "train", groups)
-        self.run_dir.record_metrics(step, "train", metrics)
-        self.reporter.step_finished(step, metrics)
-        await self.runtime.engine.wake()
-        await self.runtime.engine.update_weights(self.runtime.policy, step)
+        rolled_out = time.monotonic()
+        metrics = rollout_metrics(groups, self.runtime.task) | feed.metrics()
+        metrics |= age_metrics(groups, progress.step)
+        # Held until the engine has the new weights: one that starts again never gets half of them.
+        async with self.runtime.policy.lock:
+            metrics |= await self.compute.run(partial(updater.update, step, groups))
+            ended = time.monotonic()
+            metrics |= timing_metrics(groups, began, rolled_out, ended)
+            progress.step = step
+            progress.pending = [p for p in progress.pending if p not in taken]
+            self._count(groups)
+            metrics["sandbox/executions"] = float(progress.executions)
+            metrics |= engine.drain_metrics() | self._parity
+            self.run_dir.record_groups(step, "train", groups)
+            self.run_dir.record_metrics(step, "train", metrics)
+            self.reporter.step_finished(step, metrics)
+            await self._sync(step)
+        await self._check_parity(step)
         return metrics
 
-    async def _roll_out(self, step: int, batch: list[Sample]) -> list[Group]:
-        """Roll out a group per sample; return them in the samples' order."""
-        groups: dict[int, Group] = {}
-        async with aclosing(
-            self.runtime.rollout.run_groups(
-                batch,
-                name=f"step{step}",
-                size=self.config.rollout.group_size,
-                seed=derive_seed(self.config.seed, "train", step),
-            )
-        ) as finished:
-            async for position, group in finished:
-                groups[position] = group
-        return [groups[position] for position in sorted(groups)]
+    async def _sync(self, version: int) -> None:
+        """Bring the engine the policy's weights. The policy's lock is held.
+
+        Raises:
+            RunError: the engine failed; a checkpoint has been written.
+        """
+        engine = self.runtime.engine
+        try:
+            await engine.wake()
+            await engine.update_weights(self.runtime.policy, version)
+        except EngineError as error:
+            self._stop(str(error))
+
+    async def _check_parity(self, version: int) -> None:
+        """See that the engine computes with the policy's weights.
+
+        Raises:
+            RunError: it does not, or failed; a checkpoint has been written.
+        """
+        # Without the policy's lock, which an engine that dies meanwhile needs to come back.
+        engine, policy = self.runtime.engine, self.runtime.policy
+        try:
+            self._parity = await self._probe.check(engine, policy, self.compute, version)
+        except (EngineError, RunError) as error:
+            self._stop(str(error))
+
+    def _check_engine(self) -> None:
+        """Stop the run when the engine has failed for good."""
+        if self.runtime.engine.failure is not None:
+            self._stop(self.runtime.engine.failure)
+
+    def _stop(self, why: str) -> NoReturn:
+        """Write a checkpoint and give up."""
+        self.save()
+        raise RunError(f"{why}. A checkpoint is written: continue with --resume")
 
     async def _evaluate_if_due(self, steps: int) -> None:
         """Evaluate before the first step, every so often, and after the last."""
@@ -327,6 +326,11 @@ class Trainer:
         self.progress.success[step] = evaluation.success
         self.run_dir.record_groups(step, "eval", evaluation.groups)
         self.run_dir.record_metrics(step, "eval", evaluation.metrics)
+
+    def _probe_text(self) -> list[int]:
+        """A prompt of the task's: text of the kind that the policy will see."""
+        tools = list(self.runtime.schemas.values())
+        return self.runtime.renderer.prompt(self._train_samples[0].prompt, tools)
 
     def _read_train_samples(self) -> Sequence[Sample]:
         samples = self.runtime.task.samples("train")
@@ -382,6 +386,7 @@ class Trainer:
             any(r.outcome is ToolOutcome.OK for r in t.tool_records) for t in rewarded
         )
 
-    def _is_due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
+        """Whether a regular checkpoint follows this step."""
         every = self.config.checkpoint.every
         return every > 0 and step % every == 0

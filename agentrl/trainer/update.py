@@ -2,7 +2,8 @@
 
     groups -> advantages -> sequences -> epochs x minibatches -> micro-batches -> loss -> step
 
-`old_logprobs` are the engine's, fixed over all epochs; a gradient is accumulated over a
+`old_logprobs` are the engine's (with a rollout correction: the trainer's, computed before the
+first step), fixed over all epochs. A gradient is accumulated over a
 minibatch's micro-batches and normalised by the minibatch's own totals, so its value does not
 depend on how the minibatch was cut.
 """
@@ -21,6 +22,13 @@ from agentrl.config.rollout import SamplingConfig
 from agentrl.config.train import TrainConfig
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, RunError
+from agentrl.trainer.correction import (
+    LARGE_GAP,
+    corrected,
+    gap_metrics,
+    recommend_correction,
+    weight_metrics,
+)
 from agentrl.trainer.logprobs import token_logprobs
 from agentrl.trainer.optimiser import Optimiser
 from agentrl.trainer.policy import Policy
@@ -70,7 +78,12 @@ class Updater:
         if not sequences:
             return metrics
         if self._reference is not None:
-            sequences = list(self._with_reference(sequences))
+            rows = self._logprobs(self._reference, sequences)
+            pairs = zip(sequences, rows, strict=True)
+            sequences = [replace(s, ref_logprobs=tuple(values)) for s, values in pairs]
+        if self._config.correction.type != "none":
+            sequences, measured = self._corrected(sequences)
+            metrics |= measured
         self._policy.model.train()
         totals: defaultdict[str, float] = defaultdict(float)
         minibatches = list(self._minibatches(step, sequences))
@@ -80,6 +93,8 @@ class Updater:
         self._policy.model.eval()
         first_only = {name: v for name, v in totals.items() if name.startswith("rollout/")}
         means = {name: value / len(minibatches) for name, value in totals.items()}
+        if (gap := first_only.get("rollout/logprob_diff/mean", 0.0)) > LARGE_GAP:
+            recommend_correction(gap)
         return metrics | means | first_only
 
     def _sequences(self, groups: Sequence[Group]) -> list[TrainSequence]:
@@ -134,25 +149,37 @@ class Updater:
             shares["actor/entropy"] = _masked(entropy_BT, batch).sum().item() / totals.num_tokens
             for name, value in shares.items():
                 metrics[name] += value
-            if first:
-                # Before the first step the trainer's policy is the engine's: any gap is numerics.
-                gap_BT = _masked((logprobs_BT.detach() - batch.old_logprobs_BT).abs(), batch)
-                metrics["rollout/logprob_diff/mean"] += gap_BT.sum().item() / totals.num_tokens
-                worst = max(metrics["rollout/logprob_diff/max"], gap_BT.max().item())
+            if first and batch.weights_BT is None:
+                # Before the first step the trainer's policy is the engine's: any gap is numerics,
+                # or the age of the rollouts.
+                gap_BT = _masked(logprobs_BT.detach() - batch.old_logprobs_BT, batch)
+                mean = gap_BT.abs().sum().item() / totals.num_tokens
+                metrics["rollout/logprob_diff/mean"] += mean
+                worst = max(metrics["rollout/logprob_diff/max"], gap_BT.abs().max().item())
                 metrics["rollout/logprob_diff/max"] = worst
+                kl = (gap_BT.clamp(max=50.0).expm1() - gap_BT).sum().item()
+                metrics["rollout/kl"] += kl / totals.num_tokens
         metrics["actor/grad_norm"] = self._optimiser.step()
         return metrics
 
-    def _with_reference(self, sequences: list[TrainSequence]) -> Iterator[TrainSequence]:
+    def _corrected(self, sequences: list[TrainSequence]) -> tuple[list[TrainSequence], Metrics]:
+        """Replace the engine's log-probabilities by the trainer's, and weigh the tokens."""
+        rows = self._logprobs(self._policy.model, sequences)
+        metrics = gap_metrics(sequences, rows)
+        sequences = list(corrected(sequences, iter(rows), self._config.correction))
+        return sequences, metrics | weight_metrics(sequences)
+
+    @torch.no_grad()
+    def _logprobs(self, model: Any, sequences: list[TrainSequence]) -> list[list[float]]:
+        """Return a model's log-probabilities of every sequence, in the sequences' order."""
+        found: dict[int, list[float]] = {}
         limit = self._config.max_tokens_per_microbatch
         for rows in micro_batches(sequences, max_tokens=limit):
             batch = collate(rows, self._policy.device)
-            with torch.no_grad():
-                logprobs_BT, _ = token_logprobs(
-                    self._reference, batch, temperature=self._temperature
-                )
+            logprobs_BT, _ = token_logprobs(model, batch, temperature=self._temperature)
             for row, values in zip(rows, logprobs_BT.tolist(), strict=True):
-                yield replace(row, ref_logprobs=tuple(values[: len(row.token_ids)]))
+                found[id(row)] = values[: len(row.token_ids)]
+        return [found[id(sequence)] for sequence in sequences]
 
 
 def check_sampling(sampling: SamplingConfig) -> None:
@@ -174,6 +201,7 @@ def _inputs(batch: MicroBatch) -> LossInputs:
         old_logprobs_BT=batch.old_logprobs_BT,
         advantages_BT=batch.advantages_BT,
         ref_logprobs_BT=batch.ref_logprobs_BT,
+        importance_weights_BT=batch.weights_BT,
     )
 
 

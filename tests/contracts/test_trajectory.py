@@ -13,7 +13,7 @@ POLICY, TOOL, USER = TurnKind.POLICY, TurnKind.TOOL, TurnKind.USER
 def turn(kind: TurnKind = POLICY, **changes: Any) -> Turn:
     fields: dict[str, Any] = {"messages": (), "token_ids": (5, 6), "mask": (0, 0)}
     if kind is POLICY:
-        fields |= {"mask": (1, 1), "logprobs": (-0.5, -0.25), "policy_version": 3}
+        fields |= {"mask": (1, 1), "logprobs": (-0.5, -0.25), "policy_versions": (3, 3)}
     return Turn(kind=kind, **(fields | changes))
 
 
@@ -40,7 +40,7 @@ def trajectory(*turns: Turn, **changes: Any) -> Trajectory:
         (USER, {"mask": (0, 1)}, "mask must be 0"),
         (TOOL, {"mask": (1, 1)}, "mask must be 0"),
         (POLICY, {"mask": (1, 2)}, "mask must be 0, or 1"),
-        (POLICY, {"policy_version": None}, "policy_version is missing"),
+        (POLICY, {"policy_versions": ()}, "expected 2 policy_versions, got 0"),
     ],
 )
 def test_a_turn_that_breaks_an_invariant_cannot_be_made(

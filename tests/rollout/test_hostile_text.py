@@ -7,8 +7,8 @@ from tests_support import Adder, Teacher, calls, make_rollout, roll, said
 from agentrl.contracts.message import Message
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Termination, Trajectory
+from agentrl.rollout.formats.hermes import parse_tool_calls
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.tool_calls import parse_tool_calls
 from agentrl.traces.store import Trace, read_traces, write_traces
 
 HOSTILE = [

@@ -61,6 +61,7 @@ class ScriptedEngine:
     ) -> None:
         self.requests: list[ScriptedRequest] = []
         self.policy_version = 0
+        self.failure: str | None = None
         self._script = script
         self._tokenizer = tokenizer
         self._stop_token_id = stop_token_id
@@ -101,8 +102,12 @@ class ScriptedEngine:
             token_ids=token_ids,
             logprobs=[self._logprob] * len(token_ids),
             finish_reason="stop" if complete else "length",
-            policy_version=version,
+            policy_versions=[version] * len(token_ids),
         )
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """Return `logprob` for every token but the first."""
+        return [self._logprob] * (len(token_ids) - 1)
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Count the version."""
@@ -113,6 +118,10 @@ class ScriptedEngine:
 
     async def wake(self) -> None:
         """Do nothing."""
+
+    def drain_metrics(self) -> dict[str, float]:
+        """Return nothing: what there is to say of it is in the rollout's own metrics."""
+        return {}
 
     async def close(self) -> None:
         """Refuse further requests."""

@@ -51,6 +51,7 @@ class TransformersEngine:
         deterministic: bool = False,
     ) -> None:
         self.policy_version = 0
+        self.failure: str | None = None
         self._model = model
         self._max_batch = 1 if deterministic else max_batch
         self._batch = DecodeBatch(model, max_prefill_tokens=max_prefill_tokens)
@@ -98,8 +99,18 @@ class TransformersEngine:
             token_ids=row.token_ids,
             logprobs=row.logprobs,
             finish_reason="stop" if row.stopped else "length",
-            policy_version=row.policy_version,
+            policy_versions=[row.policy_version] * len(row.token_ids),
         )
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """Return the log-probability of every token but the first, given those before it.
+
+        Raises:
+            EngineError: the forward pass failed.
+        """
+        with boundary(f"the forward pass of {type(self._model).__name__}"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._worker, self._score, token_ids)
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Take the weights; tensors that the engine's own module holds are not copied.
@@ -128,12 +139,25 @@ class TransformersEngine:
     async def wake(self) -> None:
         """Do nothing: the engine is always ready."""
 
+    def drain_metrics(self) -> dict[str, float]:
+        """Return nothing: what there is to say of it is in the rollout's own metrics."""
+        return {}
+
     async def close(self) -> None:
         """End the engine; requests in flight fail. May be called twice."""
         self._closed = True
         self._fail_all("the engine was closed while the request was in flight")
         await self.sleep()
         self._worker.shutdown()
+
+    @torch.inference_mode()
+    def _score(self, token_ids: list[int]) -> list[float]:
+        ids_1T = torch.tensor([token_ids], device=self._model.device)
+        with _evaluating(self._model):
+            logits_TV = self._model(input_ids=ids_1T, use_cache=False).logits[0, :-1].float()
+        logprobs_TV = logits_TV.log_softmax(dim=-1)
+        scored: list[float] = logprobs_TV.gather(-1, ids_1T[0, 1:, None])[:, 0].tolist()
+        return scored
 
     def _admit(self, prompt_ids: list[int], sampling: Sampling, session: str) -> Row:
         """Check a request and make its row."""

@@ -1,7 +1,8 @@
 """Weights from the trainer to an engine's module, strict about names and shapes."""
 
+import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,6 +15,7 @@ class ModuleWeights:
     """The parameters of a module, as a `WeightSource`. Tied parameters come once."""
 
     module: torch.nn.Module
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield every parameter once, detached, sharing the module's storage."""

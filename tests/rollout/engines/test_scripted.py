@@ -96,7 +96,7 @@ async def test_later_completions_carry_the_new_version(model):
     before = await engine.generate([9], LONG, session="a")
     await engine.update_weights(ModuleWeights(module=model), 3)
     after = await engine.generate([9], LONG, session="a")
-    assert (before.policy_version, after.policy_version) == (0, 3)
+    assert (set(before.policy_versions), set(after.policy_versions)) == ({0}, {3})
 
 
 async def test_a_closed_engine_refuses():

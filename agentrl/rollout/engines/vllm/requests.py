@@ -1,0 +1,62 @@
+"""One request to an `AsyncLLM`, and what its answer says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl.errors import EngineError
+from agentrl.rollout.engine import Completion
+
+
+class Aborted(EngineError):
+    """A weight update ended the request; what it wrote is of no use."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """A finished request; `cached_tokens` of its prompt came from the prefix cache."""
+
+    completion: Completion
+    cached_tokens: int
+    raw: Any
+
+
+async def run_request(
+    engine: Any,
+    prompt_ids: list[int],
+    parameters: Any,
+    request_id: str,
+    *,
+    version: Callable[[], int],
+) -> Answer:
+    """Send a request and collect its tokens, each stamped with the version that wrote it.
+
+    Raises:
+        Aborted: a weight update ended it.
+    """
+    token_ids: list[int] = []
+    logprobs: list[float] = []
+    versions: list[int] = []
+    cached, reason, output = 0, None, None
+    prompt = {"prompt_token_ids": prompt_ids}
+    async for output in engine.generate(prompt, parameters, request_id):
+        written = output.outputs[0]
+        token_ids += written.token_ids
+        if written.logprobs:
+            pairs = zip(written.token_ids, written.logprobs, strict=True)
+            logprobs += [position[token].logprob for token, position in pairs]
+        versions += [version()] * len(written.token_ids)
+        cached = max(cached, output.num_cached_tokens or 0)
+        reason = written.finish_reason
+    if reason not in ("stop", "length"):
+        raise Aborted(request_id)
+    completion = Completion(
+        token_ids=token_ids, logprobs=logprobs, finish_reason=reason, policy_versions=versions
+    )
+    return Answer(completion=completion, cached_tokens=cached, raw=output)
+
+
+def read_scores(output: Any, token_ids: list[int]) -> list[float]:
+    """Return the log-probabilities of the prompt's tokens after the first."""
+    positions = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
+    return [position[token].logprob for token, position in positions]

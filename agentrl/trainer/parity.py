@@ -1,0 +1,79 @@
+"""The probe that every weight update has to pass: trainer and engine must agree on a text.
+
+An engine that kept some old weights still generates fluent text with plausible log-probabilities,
+so nothing else would notice. The probe scores one fixed text with both.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from agentrl.config.engine import ParityConfig
+from agentrl.errors import RunError
+from agentrl.rollout.engine import Engine
+from agentrl.trainer.compute import Compute
+from agentrl.trainer.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+PROBE_TOKENS = 256
+"""Of the probe's text, no more is scored."""
+EXACT_TOLERANCE, ROUNDED_TOLERANCE = 1e-3, 0.3
+"""Where both compute in float32, and where kernels round to 16 bits at different places."""
+
+
+class ParityProbe:
+    """Compares an engine with weights of its own to the trainer.
+
+    `token_ids` is the text. `config` is None for an engine that generates with the trainer's
+    module, which cannot differ from it.
+    """
+
+    def __init__(self, token_ids: Sequence[int], config: ParityConfig | None) -> None:
+        self._token_ids = list(token_ids[:PROBE_TOKENS])
+        self._config = config
+        self._syncs = 0
+
+    async def check(
+        self, engine: Engine, policy: Policy, compute: Compute, version: int
+    ) -> dict[str, float]:
+        """Probe if it is due; return the metric.
+
+        Raises:
+            RunError: they differ by more than the tolerance.
+        """
+        self._syncs += 1
+        every = self._config.every if self._config is not None else 0
+        if self._config is None or not every or (self._syncs - 1) % every:
+            return {}
+        ours = await compute.run(lambda: score(policy, self._token_ids))
+        theirs = await engine.score(self._token_ids)
+        gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+        exact = policy.model.dtype == torch.float32
+        tolerance = self._config.tolerance or (EXACT_TOLERANCE if exact else ROUNDED_TOLERANCE)
+        logger.debug("parity of version %d: %g", version, gap)
+        # Written so that a NaN fails.
+        if not gap <= tolerance:
+            raise RunError(
+                f"parity probe: after the weight update to version {version}, the engine's "
+                f"log-probabilities of a fixed text differ from the trainer's by up to {gap:.2g}, "
+                f"more than engine.parity.tolerance={tolerance:g}; the engine does not compute "
+                f"with the trainer's weights, so nothing sampled from it can be learnt from. Use "
+                f"another release of it, or engine.type=transformers; where both only round "
+                f"differently, raise engine.parity.tolerance"
+            )
+        return {"engine/parity": gap}
+
+
+@torch.no_grad()
+def score(policy: Policy, token_ids: Sequence[int]) -> list[float]:
+    """Return the trainer's log-probability of every token but the first."""
+    ids_1T = torch.tensor([list(token_ids)], device=policy.device)
+    training = policy.model.training
+    policy.model.eval()
+    logits_TV = policy.model(input_ids=ids_1T, use_cache=False).logits[0, :-1].float()
+    policy.model.train(training)
+    picked_T1 = logits_TV.log_softmax(dim=-1).gather(-1, ids_1T[0, 1:, None])
+    scores: list[float] = picked_T1[:, 0].tolist()
+    return scores
