@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from vs_trl_policy import demonstrations, problems
@@ -41,17 +41,11 @@ HERE = Path(__file__).resolve()
 POLICY = HERE.with_name("vs_trl_policy.py")
 
 
-class Program(TypedDict):
-    """The tool's argument."""
-
-    code: str
-
-
 class Interpreter(BaseTool):
     """Runs a program of one `print`, after a wait."""
 
     async def execute(
-        self, instance_id: str, parameters: Program, **kwargs: Any
+        self, instance_id: str, parameters: dict[str, Any], **kwargs: Any
     ) -> tuple[ToolResponse, float, dict[str, Any]]:
         """Wait as long as the job says, then run the program."""
         if self.config["delay_s"]:

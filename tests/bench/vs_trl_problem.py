@@ -5,9 +5,9 @@ library only. A `Job` describes one run of either side; a `Step` is what either 
 one GRPO step.
 """
 
-import ast
 import json
 import operator
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ MAX_CALLS = 3
 BETAS, EPSILON, MAX_GRAD_NORM = (0.9, 0.999), 1e-8, 1.0
 """AdamW's settings, and the norm at which gradients are clipped."""
 
+_PROGRAM = re.compile(r"print\(([0-9]{1,9})(\+|-|\*|//)([0-9]{1,9})\)")
 _OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
 }
-_LARGEST = 10**9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,15 +78,14 @@ class Step:
 
 
 def run_program(code: str) -> str:
-    """Execute `print(ARITHMETIC)` as Python would; anything else is answered with an error."""
-    try:
-        tree = ast.parse(code.strip(), mode="eval").body
-        if not (isinstance(tree, ast.Call) and ast.unparse(tree.func) == "print"):
-            return "error: print one number"
-        (argument,) = tree.args
-        return str(_evaluate(argument))
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError) as error:
-        return f"error: {type(error).__name__}"
+    """Execute `print(a OPERATOR b)` on whole numbers; anything else is answered with an error."""
+    program = _PROGRAM.fullmatch(code.strip())
+    if program is None:
+        return "error: print one operation on two numbers"
+    left, sign, right = program.groups()
+    if sign == "//" and int(right) == 0:
+        return "error: division by zero"
+    return str(_OPERATORS[sign](int(left), int(right)))
 
 
 def score(printed: Sequence[str], answer: str | None, truth: str) -> float:
@@ -99,12 +98,3 @@ def read_prompts(job: Job) -> list[dict[str, str]]:
     """Load the problems of a job, in order."""
     lines = Path(job.prompts).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def _evaluate(node: ast.expr) -> int:
-    if isinstance(node, ast.Constant) and type(node.value) is int and node.value < _LARGEST:
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _evaluate(node.left), _evaluate(node.right)
-        return int(_OPERATORS[type(node.op)](left, right))
-    raise ValueError(f"not arithmetic: {ast.unparse(node)}")
