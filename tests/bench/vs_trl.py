@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +29,13 @@ from vs_trl_problem import Job, Step
 CACHE = Path(__file__).resolve().parents[2] / "build" / "vs_trl"
 WARM_UP = 2
 SLOW_S = 0.5
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 5e-5
 STILL = 1e-8
 """The learning rate of timed runs: so small that every step is the same work."""
 BLOCK = 5
 """Steps whose mean reward is one point of a learning curve."""
+OVERLAP = 0.8
+"""The share of points that must lie within the noise for curves to count as overlapping."""
 
 
 def compare(job: Job, python: Path, engine: str) -> tuple[list[Step], list[Step]]:
@@ -68,8 +70,9 @@ def bench_step(job: Job, python: Path, engine: str) -> float:
 def bench_learning(job: Job, python: Path, engine: str, seeds: int) -> dict[str, float | bool]:
     """Compare mean rewards over several seeds; they overlap when they differ by noise only.
 
-    A point is the mean reward of some steps. Its noise is twice the standard error of the
-    difference of both sides' means, the spread over seeds being pooled over all points.
+    Both sides see the same prompts in the same step, so each seed gives one difference per point
+    of the curves. A point's noise is twice the standard error of its mean difference; the spread
+    over seeds is pooled over all points.
     """
     curves: list[list[list[float]]] = [[], []]
     for seed in range(seeds):
@@ -78,22 +81,34 @@ def bench_learning(job: Job, python: Path, engine: str, seeds: int) -> dict[str,
         for curve, steps in zip(curves, sides, strict=True):
             curve.append(_points(steps))
         print(f"seed {seed}: agentrl {_row(curves[0][-1])} | TRL {_row(curves[1][-1])}", flush=True)
-    means = [[statistics.fmean(point) for point in zip(*side, strict=True)] for side in curves]
-    spreads = [[statistics.stdev(point) for point in zip(*side, strict=True)] for side in curves]
-    variance = statistics.fmean(s * s for side in spreads for s in side)
-    noise = 2 * (2 * variance / seeds) ** 0.5
-    gaps = [ours - theirs for ours, theirs in zip(*means, strict=True)]
-    for name, mean, spread in zip(("agentrl", "TRL"), means, spreads, strict=True):
-        print(f"{name}: mean {_row(mean)}, spread {_row(spread)}")
-    inside = sum(abs(gap) <= noise for gap in gaps) / len(gaps)
+    means = [_over_seeds(statistics.fmean, side) for side in curves]
+    for name, side, mean in zip(("agentrl", "TRL"), curves, means, strict=True):
+        print(f"{name}: mean {_row(mean)}, spread {_row(_over_seeds(statistics.stdev, side))}")
+    gaps = [
+        [ours - theirs for ours, theirs in zip(*pair, strict=True)]
+        for pair in zip(*curves, strict=True)
+    ]
+    variance = statistics.fmean(_over_seeds(statistics.variance, gaps))
+    noise = 2 * (variance / seeds) ** 0.5
+    gap = _over_seeds(statistics.fmean, gaps)
+    within = sum(abs(value) <= noise for value in gap) / len(gap)
+    print(f"difference: mean {_row(gap)}, noise {noise:.2f}")
     return {
-        "reward_agentrl": round(means[0][-1], 3),
-        "reward_trl": round(means[1][-1], 3),
-        "mean_gap": round(statistics.fmean(gaps), 3),
+        "first_reward_agentrl": round(means[0][0], 3),
+        "first_reward_trl": round(means[1][0], 3),
+        "last_reward_agentrl": round(means[0][-1], 3),
+        "last_reward_trl": round(means[1][-1], 3),
+        "mean_gap": round(statistics.fmean(gap), 3),
         "noise": round(noise, 3),
-        "points_within_noise": round(inside, 3),
-        "curves_overlap": abs(statistics.fmean(gaps)) <= noise and inside >= 0.8,
+        "points_within_noise": round(within, 3),
+        "curves_overlap": abs(statistics.fmean(gap)) <= noise and within >= OVERLAP,
     }
+
+
+def _over_seeds(
+    summary: Callable[[Sequence[float]], float], curves: Sequence[Sequence[float]]
+) -> list[float]:
+    return [summary(point) for point in zip(*curves, strict=True)]
 
 
 def _points(steps: Sequence[Step]) -> list[float]:
