@@ -27,9 +27,11 @@ from agentrl.rollout.engines.vllm.launch import (
 from agentrl.rollout.engines.vllm.metrics import EngineMeter
 from agentrl.rollout.engines.vllm.requests import Aborted, Answer, read_scores, run_request
 from agentrl.rollout.engines.vllm.transfer import send_weights
+from agentrl.rollout.engines.vllm.versions import engine_processes
 
 logger = logging.getLogger(__name__)
 
+DEATH_CHECK_S = 0.5
 _PAUSE_MODES = {"wait": "wait", "abort": "abort", "continue": "keep"}
 
 
@@ -217,7 +219,11 @@ class VllmEngine:
     def _died(self, error: RolloutError) -> bool:
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        lost = self._engine is None or self._engine.errored
+        lost = (
+            self._engine is None
+            or self._engine.errored
+            or any(not process.is_alive() for process in engine_processes(self._engine))
+        )
         return lost or isinstance(error.__cause__, EngineDeadError)
 
     def _lost(self, engine: Any, what: str) -> None:
@@ -236,7 +242,6 @@ class VllmEngine:
             async with self._weights.lock:
                 await self._replace()
                 await self._sync(self.policy_version)
-            self._meter.restarts += 1
         except (RolloutError, NotReadyError) as error:
             self.failure = str(error)
         finally:
@@ -256,26 +261,42 @@ class VllmEngine:
 
     async def _replace(self) -> None:
         if self._engine is not None:
+            self._meter.restarts += 1
             await asyncio.to_thread(kill_engine, self._engine)
         self._asleep = False
         self._heard_at = time.monotonic()
         await self.start()
 
     async def _sync(self, version: int) -> int:
-        """Pause, send, drop what old weights computed, resume."""
-        engine, config = self._engine, self._config
-        assert self._weights is not None
+        """Bring the weights; notice if the process dies meanwhile."""
+        engine = self._engine
         with boundary(f"weight update to version {version}"):
-            async with asyncio.timeout(config.update_timeout_s):
-                mode = _PAUSE_MODES[config.on_update]
-                if not self._asleep:
-                    await engine.pause_generation(mode=mode, clear_cache=mode != "keep")
-                num_bytes = await send_weights(engine, self._weights, device=self._spec.device)
-                if self._asleep:
-                    await engine.wake_up(tags=["kv_cache"])
-                    self._asleep = False
-                # Requests that go on compute their keys and values again, under the new weights.
-                await engine.reset_prefix_cache(reset_running_requests=mode == "keep")
+            async with asyncio.timeout(self._config.update_timeout_s):
+                work = asyncio.create_task(self._transfer(engine))
+                try:
+                    # vLLM answers a call that was under way when its process died never.
+                    while not (await asyncio.wait([work], timeout=DEATH_CHECK_S))[0]:
+                        if any(not process.is_alive() for process in engine_processes(engine)):
+                            raise EngineError(f"weight update to version {version}: vLLM died")
+                finally:
+                    if not work.done():
+                        work.cancel()
+                        await asyncio.wait([work])
+                num_bytes = work.result()
                 self.policy_version = version
                 await engine.resume_generation()
+        return num_bytes
+
+    async def _transfer(self, engine: Any) -> int:
+        """Pause, send, drop what old weights computed."""
+        assert self._weights is not None
+        mode = _PAUSE_MODES[self._config.on_update]
+        if not self._asleep:
+            await engine.pause_generation(mode=mode, clear_cache=mode != "keep")
+        num_bytes = await send_weights(engine, self._weights, device=self._spec.device)
+        if self._asleep:
+            await engine.wake_up(tags=["kv_cache"])
+            self._asleep = False
+        # Requests that go on compute their keys and values again, under the new weights.
+        await engine.reset_prefix_cache(reset_running_requests=mode == "keep")
         return num_bytes

@@ -50,7 +50,7 @@ async def start_engine(spec: ModelSpec, config: VllmEngineConfig, *, log_file: P
     log = log_file or Path(os.devnull)
     with tempfile.TemporaryDirectory(prefix="agentrl-vllm-") as folder:
         spec.config.save_pretrained(folder)
-        with _environment(log, spec, config):
+        with _environment(log, spec, config), _errors_to(log):
             return await asyncio.to_thread(_start, folder, spec, config, log)
 
 
@@ -149,6 +149,20 @@ def _environment(log: Path, spec: ModelSpec, config: VllmEngineConfig) -> Iterat
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+@contextmanager
+def _errors_to(log: Path) -> Iterator[None]:
+    """Let processes that start meanwhile inherit the log as their standard error."""
+    # They write to it before any logging is set up, and before the worker can redirect it.
+    before, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(file, 2)
+    os.close(file)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _logging_config(log: Path) -> dict[str, Any]:

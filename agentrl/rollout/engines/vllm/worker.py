@@ -17,8 +17,6 @@ import torch
 
 LOG_ENV = "AGENTRL_VLLM_LOG"
 """Where the engine's process writes what it would print; unset means to the terminal."""
-KEEP_TIED_HEAD_ENV = "AGENTRL_VLLM_KEEP_STALE_HEAD"
-"""Set by the test that shows what the parity probe catches without the repair."""
 
 if LOG_ENV in os.environ:
     # Libraries print too, so the logging configuration alone would not keep the display clean.
@@ -82,13 +80,21 @@ class WeightWorker:
         model = self.model_runner.get_model()
         with set_current_vllm_config(self.vllm_config), torch.no_grad():
             finalize_layerwise_reload(model, self.vllm_config.model_config)
-            if KEEP_TIED_HEAD_ENV not in os.environ:
-                _repack_shared_weights(model)
+            self.repack_shared_weights(model)
         missing = sorted({name for name, _ in model.named_parameters()} - self._loaded)
         if missing:
             raise RuntimeError(
                 f"weight update: {len(missing)} parameters were not sent, such as {missing[0]!r}"
             )
+
+    def repack_shared_weights(self, model: torch.nn.Module) -> None:
+        """Pack again, on a CPU, every layer whose weight is also another layer's."""
+        for module in model.modules():
+            weight = getattr(module, "weight", None)
+            if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
+                from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+                dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 
 def _mapped(descriptor: int) -> mmap.mmap:
@@ -101,13 +107,3 @@ def _tensor(memory: mmap.mmap, place: TensorPlace) -> torch.Tensor:
     dtype = getattr(torch, dtype_name)
     count = torch.Size(shape).numel()
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).view(shape)
-
-
-def _repack_shared_weights(model: torch.nn.Module) -> None:
-    """Pack again, on a CPU, every layer whose weight is also another layer's."""
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
-            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-
-            dispatch_cpu_unquantized_gemm(module, remove_weight=False)

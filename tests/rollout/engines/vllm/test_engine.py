@@ -65,6 +65,13 @@ class Live:
     async def long_requests(self, count: int = 4) -> list[Completion]:
         return await asyncio.gather(*(self.long_request(i) for i in range(count)))
 
+    async def in_flight(self, count: int) -> None:
+        """Wait until so many requests are being worked on."""
+        async with asyncio.timeout(60):
+            while self.engine._engine.output_processor.get_num_unfinished_requests() < count:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+
     async def long_request(self, member: int) -> Completion:
         sampling = Sampling(max_tokens=300, seed=member)
         return await self.engine.generate(PROMPT, sampling, session=f"long-{member}")
@@ -134,7 +141,7 @@ async def test_requests_in_flight_fare_as_on_update_says(live: Live, on_update: 
     before = live.engine.policy_version
     live.configure(on_update=on_update)
     running = asyncio.create_task(live.long_requests())
-    await asyncio.sleep(0.4)
+    await live.in_flight(4)
     disturb(live.model, 0.05, seed=before)
     await live.sync(before + 1)
     for done in await running:
@@ -153,7 +160,7 @@ async def test_requests_in_flight_fare_as_on_update_says(live: Live, on_update: 
 async def test_tokens_after_an_update_do_not_see_keys_of_the_old_weights(live: Live) -> None:
     live.configure(on_update="continue")
     running = asyncio.create_task(live.long_request(9))
-    await asyncio.sleep(0.4)
+    await live.in_flight(1)
     disturb(live.model, 0.2, seed=1)
     await live.sync(live.engine.policy_version + 1)
     done = await running
@@ -165,7 +172,7 @@ async def test_tokens_after_an_update_do_not_see_keys_of_the_old_weights(live: L
 
 async def test_a_killed_process_is_replaced_and_no_request_is_lost(live: Live) -> None:
     running = asyncio.create_task(live.long_requests())
-    await asyncio.sleep(0.4)
+    await live.in_flight(4)
     live.kill()
     assert [len(done.token_ids) for done in await running] == [300] * 4
     assert live.engine.drain_metrics()["engine/restarts"] == 1
@@ -206,7 +213,7 @@ async def test_with_on_death_stop_requests_fail_and_the_engine_says_why(live: Li
     # The last test of the module: the engine stays dead.
     live.configure(on_death="stop")
     running = asyncio.create_task(live.long_request(1))
-    await asyncio.sleep(0.4)
+    await live.in_flight(1)
     live.kill()
     with pytest.raises(EngineError, match=r"on_death is `stop`; see .*vllm\.log"):
         await running
