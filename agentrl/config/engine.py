@@ -76,11 +76,11 @@ class HttpEngineConfig(Section):
     """The served model's name; the server's first one when unset."""
     api_key_env: str | None = None
     """The environment variable that holds the key, if the servers want one."""
-    weight_transfer: Literal["disk", "nccl"] = "disk"
-    """How weights reach the servers: `disk` through a folder that both sides see."""
     weight_dir: str | None = None
-    """The folder of `weight_transfer: disk`; the run's own when unset."""
-    on_update: OnUpdate = "wait"
+    """Where weight updates are written, a folder that the servers see under the same path; one
+    of the system's temporary folders when unset."""
+    on_update: Literal["wait", "abort"] = "wait"
+    """As of vLLM's engine. Not `continue`: an answer does not say which weights wrote a token."""
     request_timeout_s: PositiveFloat = 600.0
     """The deadline of one request, retries included."""
     update_timeout_s: PositiveFloat = 600.0

@@ -28,7 +28,8 @@ async def open_engine(config: RunConfig, policy: Policy) -> Engine:
     if isinstance(config.engine, HttpEngineConfig):
         from agentrl.rollout.engines.http.engine import HttpEngine
 
-        engine = HttpEngine(config.engine)
+        folder = config.engine.weight_dir
+        engine = HttpEngine(config.engine, weight_dir=Path(folder) if folder else None)
         await engine.start()
         return engine
     from agentrl.rollout.engines.transformers import TransformersEngine

@@ -1,0 +1,1 @@
+"""Servers that generate: replicas of one model, kept in step with the trainer's weights."""

@@ -1,0 +1,197 @@
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from agentrl.config.engine import HttpEngineConfig
+from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.rollout.engine import Sampling
+from agentrl.rollout.engines.http.engine import HttpEngine
+from agentrl.rollout.engines.http.replicas import Replicas
+from agentrl.rollout.engines.weights import ModuleWeights
+
+SERVER = Path(__file__).parents[3] / "support" / "fake_server.py"
+SAMPLING = Sampling(max_tokens=3)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A server process that can be killed and started again at its address."""
+
+    def __init__(self, make: str, delay_s: float) -> None:
+        self.port, self.make, self.delay_s = free_port(), make, delay_s
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        words = [str(self.port), self.make, str(self.delay_s)]
+        self.process = subprocess.Popen([sys.executable, str(SERVER), *words])
+        for _ in range(200):
+            try:
+                httpx.get(self.url + "/health").raise_for_status()
+                return
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise AssertionError("the server did not start")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, path: str, **body: Any) -> Any:
+        return httpx.post(self.url + path, json=body).json()
+
+
+@pytest.fixture
+def servers() -> Iterator[Callable[..., list[Server]]]:
+    started: list[Server] = []
+
+    def make(count: int, api: str = "vllm", delay_s: float = 0.0) -> list[Server]:
+        new = [Server(api, delay_s) for _ in range(count)]
+        for server in new:
+            server.start()
+        started.extend(new)
+        return new
+
+    yield make
+    for server in started:
+        server.kill()
+
+
+@asynccontextmanager
+async def opened(servers: list[Server], **options: Any) -> AsyncIterator[HttpEngine]:
+    urls = [server.url for server in servers]
+    config = HttpEngineConfig(
+        type="http", urls=urls, api=servers[0].make, **{"health_every_s": 0.1, **options}
+    )
+    engine = HttpEngine(config)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def weights() -> ModuleWeights:
+    return ModuleWeights(module=torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("api", ["vllm", "sglang"])
+async def test_tokens_scores_and_versions_come_back(servers: Any, api: str) -> None:
+    async with opened(servers(1, api)) as engine:
+        await engine.update_weights(weights(), 7)
+        done = await engine.generate([1, 2], SAMPLING, session="a")
+        assert (done.token_ids, done.logprobs) == ([7] * 3, [-0.5] * 3)
+        assert done.policy_versions == [7] * 3
+        assert done.finish_reason == "length"
+        assert await engine.score([4, 5, 6]) == [-1.5, -1.5]
+        assert engine.drain_metrics()["engine/replicas"] == 1
+
+
+async def test_a_session_stays_on_its_replica(servers: Any) -> None:
+    group = servers(3)
+    async with opened(group) as engine:
+        for _ in range(6):
+            await engine.generate([1], SAMPLING, session="always")
+    assert sorted(server.ask("/state")["served"] for server in group) == [0, 0, 6]
+
+
+async def test_a_replica_killed_in_mid_request_loses_no_episode(servers: Any) -> None:
+    group = servers(3, delay_s=0.5)
+    async with opened(group, health_every_s=60) as engine:
+        running = asyncio.gather(
+            *(engine.generate([1], SAMPLING, session=f"s{i}") for i in range(30))
+        )
+        await asyncio.sleep(0.25)
+        group[1].kill()
+        assert [len(done.token_ids) for done in await running] == [3] * 30
+        assert engine.drain_metrics()["engine/replicas"] == 2
+
+
+async def test_a_replica_that_comes_back_gets_the_weights_it_missed(servers: Any) -> None:
+    group = servers(2)
+    async with opened(group) as engine:
+        await engine.update_weights(weights(), 1)
+        group[0].kill()
+        await engine.update_weights(weights(), 2)
+        group[0].start()
+        async with asyncio.timeout(10):
+            while engine.drain_metrics()["engine/replicas"] < 2:
+                await asyncio.sleep(0.05)
+        done = await asyncio.gather(
+            *(engine.generate([1], SAMPLING, session=f"s{i}") for i in range(20))
+        )
+        assert {token for one in done for token in one.token_ids} == {2}
+        assert group[0].ask("/state")["served"] > 0
+
+
+async def test_a_busy_server_is_asked_again(servers: Any) -> None:
+    group = servers(1)
+    group[0].ask("/busy", times=2)
+    async with opened(group) as engine:
+        assert len((await engine.generate([1], SAMPLING, session="a")).token_ids) == 3
+
+
+async def test_a_hung_server_hits_the_deadline(servers: Any) -> None:
+    group = servers(1)
+    group[0].ask("/hang")
+    async with opened(group, request_timeout_s=0.5) as engine:
+        with pytest.raises(EngineError, match=r"no answer within engine\.request_timeout_s=0\.5"):
+            await engine.generate([1], SAMPLING, session="a")
+
+
+async def test_an_update_keeps_each_answer_to_one_version(servers: Any) -> None:
+    async with opened(servers(2, delay_s=0.05)) as engine:
+        await engine.update_weights(weights(), 1)
+
+        async def ask(i: int) -> list[tuple[int, int]]:
+            done = await engine.generate([1], SAMPLING, session=f"s{i}")
+            return list(zip(done.token_ids, done.policy_versions, strict=True))
+
+        running = asyncio.gather(*(ask(i) for i in range(20)))
+        await engine.update_weights(weights(), 2)
+        later = await asyncio.gather(*(ask(i) for i in range(20)))
+        await running
+        assert {pair for one in later for pair in one} == {(2, 2)}
+
+
+async def test_nobody_there_is_not_ready(servers: Any) -> None:
+    engine = HttpEngine(HttpEngineConfig(type="http", urls=[f"http://127.0.0.1:{free_port()}"]))
+    with pytest.raises(NotReadyError, match=r"engine\.urls: no server answers"):
+        await engine.start()
+
+
+async def test_a_missing_key_is_named() -> None:
+    config = HttpEngineConfig(type="http", urls=["http://127.0.0.1:1"], api_key_env="NO_SUCH_KEY")
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
+        await HttpEngine(config).start()
+
+
+async def test_a_lost_replica_moves_only_its_own_sessions() -> None:
+    replicas = Replicas([f"http://{name}" for name in "abcd"])
+    for replica in replicas.all:
+        replicas.up(replica)
+    sessions = [f"session {i}" for i in range(400)]
+    before = {session: (await replicas.choose(session)).url for session in sessions}
+    assert min(Counter(before.values()).values()) > 60
+    replicas.down(replicas.all[2], "gone")
+    for session in sessions:
+        now = (await replicas.choose(session)).url
+        assert now == before[session] or before[session] == "http://c"
+        assert now != "http://c"

@@ -1,0 +1,81 @@
+"""A server that speaks vLLM's or SGLang's protocol, in a process of its own, for faults.
+
+It writes its own weights' number as every token, so that an answer says what served it. Usage:
+`fake_server.py PORT {vllm,sglang} DELAY_S`. Posting /hang makes it accept and never answer.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+PORT, MAKE, DELAY_S = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+STATE: dict[str, Any] = {"weights": 0, "paused": False, "hang": False, "busy": 0, "served": 0}
+
+
+async def answer(request: Request) -> JSONResponse:
+    path, body = request.url.path, await request.json() if await request.body() else {}
+    if path in ("/v1/completions", "/generate"):
+        return JSONResponse(await generate(body))
+    if path in ("/pause", "/pause_generation"):
+        STATE["paused"] = True
+    elif path == "/collective_rpc":
+        load(body["args"][0])
+    elif path == "/update_weights_from_disk":
+        load(body["model_path"])
+    elif path in ("/resume", "/continue_generation"):
+        STATE["paused"] = False
+    elif path == "/hang":
+        STATE["hang"] = True
+    elif path == "/busy":
+        STATE["busy"] = body["times"]
+    return JSONResponse({"data": [{"id": "fake"}]} | STATE)
+
+
+def load(folder: str) -> None:
+    assert (Path(folder) / "model.safetensors").exists()
+    assert STATE["paused"]
+    STATE["weights"] = int(Path(folder).name.split("-")[1])
+
+
+async def generate(body: dict[str, Any]) -> dict[str, Any]:
+    STATE["served"] += 1
+    await asyncio.sleep(3600 if STATE["hang"] else DELAY_S)
+    token = STATE["weights"]
+    if MAKE == "sglang":
+        count = body["sampling_params"]["max_new_tokens"]
+        meta: dict[str, Any] = {
+            "finish_reason": {"type": "length"},
+            "output_token_logprobs": [[-0.5, token, None]] * count,
+            "input_token_logprobs": [
+                [None, 1, None],
+                *[[-1.5, t, None] for t in body["input_ids"][1:]],
+            ],
+        }
+        return {"output_ids": [token] * count, "meta_info": meta}
+    count = body["max_tokens"]
+    prompt = [None, *[{str(t): {"logprob": -1.5}} for t in body["prompt"][1:]]]
+    choice = {
+        "finish_reason": "length",
+        "token_ids": [token] * count,
+        "logprobs": {"token_logprobs": [-0.5] * count},
+        "prompt_logprobs": prompt,
+    }
+    return {"choices": [choice]}
+
+
+async def busy_or_answer(request: Request) -> JSONResponse:
+    if STATE["busy"] > 0 and request.url.path in ("/v1/completions", "/generate"):
+        STATE["busy"] -= 1
+        return JSONResponse({"error": "busy"}, status_code=429)
+    return await answer(request)
+
+
+app = Starlette(routes=[Route("/{path:path}", busy_or_answer, methods=["GET", "POST"])])
+uvicorn.run(app, host="127.0.0.1", port=PORT, log_level="critical")
