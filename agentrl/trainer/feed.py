@@ -114,5 +114,8 @@ class GroupFeed:
 
 def staleness(group: Group, version: int) -> int:
     """Return how many versions the group's oldest trained token lags behind `version`."""
-    versions = [v for t in group.kept for turn in t.turns for v in turn.policy_versions]
+    turns = [turn for trajectory in group.kept for turn in trajectory.policy_turns]
+    versions = [
+        v for turn in turns for v, bit in zip(turn.policy_versions, turn.mask, strict=True) if bit
+    ]
     return version - min(versions, default=version)
