@@ -78,6 +78,8 @@ class VllmEngine:
     ) -> Completion:
         """Complete one prompt; the session's earlier turns are served from the prefix cache.
 
+        A seed is honoured on a GPU, as far as the batch's shape lets it; on a CPU it is not.
+
         Raises:
             EngineError: the deadline passed, the prompt does not fit, or the engine is gone.
         """
@@ -96,7 +98,7 @@ class VllmEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            seed=None if sampling.seed is None else sampling.seed % 2**63,
+            seed=self._seed(sampling),
             stop_token_ids=list(sampling.stop_token_ids),
             # Only the template's stop tokens end a turn; the model's own may differ from them.
             ignore_eos=True,
@@ -215,6 +217,12 @@ class VllmEngine:
             raise EngineError(
                 f"request of {session}: no answer within engine.request_timeout_s={limit:g}"
             ) from None
+
+    def _seed(self, sampling: Sampling) -> int | None:
+        # On a CPU, vLLM dies of a seeded request whose prompt it prefills in pieces.
+        if sampling.seed is None or self._spec.device == "cpu":
+            return None
+        return sampling.seed % 2**63
 
     def _died(self, error: RolloutError) -> bool:
         from vllm.v1.engine.exceptions import EngineDeadError

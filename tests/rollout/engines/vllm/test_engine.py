@@ -109,10 +109,23 @@ async def test_a_score_is_the_trainers(live: Live) -> None:
     )
 
 
+async def test_long_prompts_prefilled_in_pieces_are_no_trouble_to_seeded_requests(
+    live: Live,
+) -> None:
+    sampling = Sampling(max_tokens=3, seed=4)
+    prompts = [[5 + i % 200] * 480 for i in range(60)]
+    done = await asyncio.gather(
+        *(live.engine.generate(p, sampling, session=f"p{i}") for i, p in enumerate(prompts))
+    )
+    assert [len(one.token_ids) for one in done] == [3] * 60
+    assert live.engine.drain_metrics()["engine/restarts"] == 0
+
+
 async def test_a_stop_token_ends_the_turn_and_is_part_of_it(live: Live) -> None:
-    free = await live.engine.generate(PROMPT, Sampling(max_tokens=20, seed=1), session="b")
+    greedy = Sampling(max_tokens=20, temperature=0)
+    free = await live.engine.generate(PROMPT, greedy, session="b")
     stop = free.token_ids[6]
-    sampling = Sampling(max_tokens=20, seed=1, stop_token_ids=(stop,))
+    sampling = Sampling(max_tokens=20, temperature=0, stop_token_ids=(stop,))
     done = await live.engine.generate(PROMPT, sampling, session="b")
     assert done.token_ids == free.token_ids[: free.token_ids.index(stop) + 1]
     assert done.finish_reason == "stop"
