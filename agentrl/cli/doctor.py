@@ -60,6 +60,8 @@ def _checks(config: "RunConfig | None") -> Iterator[Check]:
     yield _sandbox(config)
     if config is None:
         return
+    if config.engine.type == "vllm":
+        yield _vllm()
     yield _model(config)
     yield _data(config)
     yield from _tools(config)
@@ -91,6 +93,17 @@ def _torch() -> Check:
         status="ok",
         detail=f"{versions}, no GPU: {torch.get_num_threads()} CPU threads",
     )
+
+
+def _vllm() -> Check:
+    from agentrl.errors import NotReadyError
+    from agentrl.rollout.engines.vllm.versions import check_version, installed_version
+
+    try:
+        check_version()
+    except NotReadyError as error:
+        return Check(name="vllm", status="failed", detail=str(error))
+    return Check(name="vllm", status="ok", detail=str(installed_version()))
 
 
 def _disk(config: "RunConfig | None") -> Check:

@@ -2,7 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from agentrl.config.base import Section
 
@@ -52,6 +59,12 @@ class CorrectionConfig(Section):
     """One weight per token, or the product of a sequence's for all of its tokens."""
     low: NonNegativeFloat = 0.5
     high: PositiveFloat = 2.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "CorrectionConfig":
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, got low={self.low} and high={self.high}")
+        return self
 
 
 class TrainConfig(Section):

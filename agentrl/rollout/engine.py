@@ -4,12 +4,16 @@ Engines live one per file in `agentrl.rollout.engines`. They never see text, tem
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from agentrl.contracts.message import Message
 
 if TYPE_CHECKING:
     import torch
+
+    from agentrl.rollout.formats.turn import ParsedTurn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,3 +120,22 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End the engine; requests in flight fail with `EngineError`."""
+
+
+@runtime_checkable
+class ChatBackend(Protocol):
+    """An engine that is given messages and gives none of its tokens: it cannot be trained with."""
+
+    async def reply(
+        self,
+        messages: "Sequence[Message]",
+        tools: "Sequence[Mapping[str, Any]]",
+        sampling: Sampling,
+        *,
+        session: str,
+    ) -> "ParsedTurn":
+        """Return the policy's next turn.
+
+        Raises:
+            EngineError: when the endpoint fails.
+        """

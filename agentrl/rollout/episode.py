@@ -22,7 +22,7 @@ from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Trajectory, Turn, TurnKind
 from agentrl.errors import RolloutError, ToolTimeoutError, boundary
-from agentrl.rollout.engine import Engine, Sampling
+from agentrl.rollout.engine import ChatBackend, Completion, Engine, Sampling
 from agentrl.rollout.formats.turn import ParsedTurn, Schemas, ToolFormat
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
@@ -138,24 +138,43 @@ class Episode:
         record = self._record
         turn = record.count(TurnKind.POLICY)
         began_s = record.elapsed()
-        completion = await self._context.engine.generate(
-            record.token_ids,
-            Sampling(
-                max_tokens=min(record.room, self._config.max_turn_tokens or record.room),
-                temperature=self._sampling.temperature,
-                top_p=self._sampling.top_p,
-                top_k=self._sampling.top_k,
-                seed=derive_seed(self._seed, turn),
-                stop_token_ids=self._context.renderer.stop_token_ids,
-            ),
-            session=self._id,
+        sampling = Sampling(
+            max_tokens=min(record.room, self._config.max_turn_tokens or record.room),
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            top_k=self._sampling.top_k,
+            seed=derive_seed(self._seed, turn),
+            stop_token_ids=self._context.renderer.stop_token_ids,
         )
-        text = self._context.renderer.decode(completion.token_ids)
-        parsed = self._context.tool_format.parse(
-            text, id_prefix=f"call_{turn}", schemas=self._parameters
-        )
+        engine = self._context.engine
+        if isinstance(engine, ChatBackend):
+            parsed, completion = await self._ask_chat(engine, sampling)
+        else:
+            completion = await engine.generate(record.token_ids, sampling, session=self._id)
+            parsed = self._context.tool_format.parse(
+                self._context.renderer.decode(completion.token_ids),
+                id_prefix=f"call_{turn}",
+                schemas=self._parameters,
+            )
         record.add_policy(completion, parsed.message(), began_s=began_s)
         return parsed, completion.finish_reason == "stop"
+
+    async def _ask_chat(
+        self, engine: ChatBackend, sampling: Sampling
+    ) -> tuple[ParsedTurn, Completion]:
+        """Let a chat endpoint write; its tokens are what our tokenizer makes of the text."""
+        parsed = await engine.reply(
+            self._record.messages, self._schemas, sampling, session=self._id
+        )
+        token_ids = self._context.renderer.assistant(parsed.message(), self._schemas)
+        fits = len(token_ids) <= sampling.max_tokens
+        token_ids = token_ids[: sampling.max_tokens]
+        return parsed, Completion(
+            token_ids=token_ids,
+            logprobs=[0.0] * len(token_ids),
+            finish_reason="stop" if fits else "length",
+            policy_versions=[0] * len(token_ids),
+        )
 
     async def _tool_turn(self, parsed: ParsedTurn) -> Termination | None:
         """Run the turn's calls and append what they returned."""

@@ -26,12 +26,7 @@ async def open_engine(config: RunConfig, policy: Policy) -> Engine:
     if isinstance(config.engine, VllmEngineConfig):
         return await _open_vllm(config, config.engine, policy)
     if isinstance(config.engine, HttpEngineConfig):
-        from agentrl.rollout.engines.http.engine import HttpEngine
-
-        folder = config.engine.weight_dir
-        engine = HttpEngine(config.engine, weight_dir=Path(folder) if folder else None)
-        await engine.start()
-        return engine
+        return await _open_http(config.engine)
     from agentrl.rollout.engines.transformers import TransformersEngine
 
     return TransformersEngine(
@@ -99,6 +94,17 @@ async def _open_vllm(config: RunConfig, engine: VllmEngineConfig, policy: Policy
     async with policy.lock:
         await opened.update_weights(policy, 0)
     return opened
+
+
+async def _open_http(config: HttpEngineConfig) -> Engine:
+    from agentrl.rollout.engines.http.chat import ChatEngine
+    from agentrl.rollout.engines.http.engine import HttpEngine
+
+    folder = Path(config.weight_dir) if config.weight_dir else None
+    chat = config.api == "openai_chat"
+    engine = ChatEngine(config) if chat else HttpEngine(config, weight_dir=folder)
+    await engine.start()
+    return engine
 
 
 def _log_file(config: RunConfig) -> Path:

@@ -129,10 +129,9 @@ def train(folder: Path, name: str, *words: str) -> Trainer:
         ["engine.type=vllm", f"output_dir={folder}", f"name={name}", "eval.samples=0",
          "checkpoint.every=0", *words],
     )  # fmt: skip
-    config.tools = [
-        tool | {"class_name": f"{BENCH / 'slow_interpreter.py'}:SlowInterpreter"}
-        for tool in load_tools_yaml()
-    ]
+    slow = {"class_name": f"{BENCH / 'slow_interpreter.py'}:SlowInterpreter"}
+    tools = [tool | slow for tool in load_tools_yaml()]
+    config = config.model_copy(update={"tools": tools})
     trainer = Trainer(config, reporter=clock)
     trainer.train(sft_only="sft.steps=0" not in words)
     steps = [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)][WARM_UP - 1 :]
@@ -159,7 +158,7 @@ def bench_overlap(folder: Path, prompts: int) -> float:
             run = train(
                 folder, f"staleness{staleness}-{number}", "sft.steps=0", "model.builder=null",
                 f"model.path={policy}", f"train.steps={STEPS}",
-                f"train.prompts_per_step={prompts}", f"rollout.max_staleness={staleness}",
+                f"train.prompts_per_step={prompts}", "train.epochs_per_step=2", f"rollout.max_staleness={staleness}",
                 "engine.on_update=continue",
             )  # fmt: skip
             at = run.reporter.at  # type: ignore[attr-defined]
@@ -180,7 +179,7 @@ def main() -> None:
     """Run the benches and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["rollout", "sync", "overlap"])
-    parser.add_argument("--prompts", type=int, default=64, help="prompts a step, for overlap")
+    parser.add_argument("--prompts", type=int, default=16, help="prompts a step, for overlap")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -121,6 +121,7 @@ def make_policy(folder: Path) -> Path:
     policy = folder / "policy"
     if policy.is_dir():
         return policy
+    print(f"training the warm start, once, into {policy} (minutes)", flush=True)
     config = _config(
         model={
             "builder": f"{POLICY}:build",

@@ -5,6 +5,7 @@ It writes its own weights' number as every token, so that an answer says what se
 """
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 PORT, MAKE, DELAY_S = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+ARGUMENTS = '{"a": 2, "b": 3}'
 STATE: dict[str, Any] = {"weights": 0, "paused": False, "hang": False, "busy": 0, "served": 0}
 
 
@@ -23,6 +25,8 @@ async def answer(request: Request) -> JSONResponse:
     path, body = request.url.path, await request.json() if await request.body() else {}
     if path in ("/v1/completions", "/generate"):
         return JSONResponse(await generate(body))
+    if path == "/v1/chat/completions":
+        return JSONResponse({"choices": [{"message": chat(body)}]})
     if path in ("/pause", "/pause_generation"):
         STATE["paused"] = True
     elif path == "/collective_rpc":
@@ -36,6 +40,17 @@ async def answer(request: Request) -> JSONResponse:
     elif path == "/busy":
         STATE["busy"] = body["times"]
     return JSONResponse({"data": [{"id": "fake"}]} | STATE)
+
+
+def chat(body: dict[str, Any]) -> dict[str, Any]:
+    """Call the first tool once, then repeat what it said."""
+    last = body["messages"][-1]
+    if last["role"] == "tool":
+        assert json.loads(body["messages"][-2]["tool_calls"][0]["function"]["arguments"])
+        return {"role": "assistant", "content": f"it said {last['content']}"}
+    name = body["tools"][0]["function"]["name"]
+    call = {"id": "x", "type": "function", "function": {"name": name, "arguments": ARGUMENTS}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
 def load(folder: str) -> None:

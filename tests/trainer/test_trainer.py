@@ -162,3 +162,15 @@ def test_a_task_without_training_samples_is_refused(make_config: Any, tmp_path: 
     )
     with pytest.raises(ConfigError, match=r"Empty\.samples\('train'\) is empty"):
         Trainer(make_config(task={"class_name": f"{tmp_path / 'empty.py'}:Empty"}))
+
+
+def test_a_chat_endpoint_cannot_be_trained_with(make_config: Any) -> None:
+    config = make_config(engine={"type": "http", "urls": ["http://a"], "api": "openai_chat"})
+    with pytest.raises(ConfigError, match="a chat endpoint gives no token ids"):
+        Trainer(config)
+
+
+def test_overlap_needs_an_engine_with_weights_of_its_own(make_config: Any) -> None:
+    config = make_config(rollout={"group_size": 4, "max_staleness": 1})
+    with pytest.raises(ConfigError, match=r"rollout\.max_staleness=1 needs an engine with weights"):
+        Trainer(config)

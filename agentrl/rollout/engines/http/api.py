@@ -23,9 +23,6 @@ class Call:
 class ServerApi(Protocol):
     """A make of server."""
 
-    health: str
-    """The path that answers 200 when the server can generate."""
-
     def generate(self, prompt_ids: list[int], sampling: Sampling) -> Call:
         """Return the request for a completion."""
 
@@ -53,8 +50,6 @@ class VllmApi:
     `--generation-config vllm` and, to be trained with, `--worker-extension-cls
     agentrl.rollout.engines.vllm.worker.WeightWorker`.
     """
-
-    health = "/health"
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -112,8 +107,6 @@ class VllmApi:
 
 class SglangApi:
     """SGLang's native `/generate`. Its log-probabilities are of the distribution sampled from."""
-
-    health = "/health"
 
     def generate(self, prompt_ids: list[int], sampling: Sampling) -> Call:
         """Return the request for a completion."""

@@ -45,6 +45,8 @@ class HttpEngine:
         weight_dir: where weight updates are written, for both sides to see.
     """
 
+    health_path = "/health"
+
     def __init__(self, config: HttpEngineConfig, *, weight_dir: Path | None = None) -> None:
         self.policy_version = 0
         self.failure: str | None = None
@@ -236,7 +238,7 @@ class HttpEngine:
     async def _check(self, replica: Replica) -> None:
         """Ask one replica how it is; bring it the weights it missed."""
         assert self._client is not None
-        path = replica.url + self._open_api.health
+        path = replica.url + self.health_path
         try:
             answer = await self._client.get(path, timeout=HEALTH_TIMEOUT_S)
             answer.raise_for_status()

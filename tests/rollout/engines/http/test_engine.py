@@ -12,13 +12,16 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from tests_support import Adder, make_rollout, roll
 
 from agentrl.config.engine import HttpEngineConfig
 from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.engine import Sampling
+from agentrl.rollout.engines.http.chat import ChatEngine
 from agentrl.rollout.engines.http.engine import HttpEngine
 from agentrl.rollout.engines.http.replicas import Replicas
 from agentrl.rollout.engines.weights import ModuleWeights
+from agentrl.rollout.render import Renderer
 
 SERVER = Path(__file__).parents[3] / "support" / "fake_server.py"
 SAMPLING = Sampling(max_tokens=3)
@@ -181,6 +184,22 @@ async def test_a_missing_key_is_named() -> None:
     config = HttpEngineConfig(type="http", urls=["http://127.0.0.1:1"], api_key_env="NO_SUCH_KEY")
     with pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
         await HttpEngine(config).start()
+
+
+async def test_a_chat_endpoint_plays_a_dialogue_with_tools(
+    servers: Any, renderer: Renderer
+) -> None:
+    urls = [server.url for server in servers(1)]
+    engine = ChatEngine(HttpEngineConfig(type="http", urls=urls, api="openai_chat"))
+    await engine.start()
+    try:
+        trajectory = await roll(make_rollout(renderer, [], Adder(), engine=engine))
+    finally:
+        await engine.close()
+    assert trajectory.error is None
+    assert [r.call.arguments for r in trajectory.tool_records] == [{"a": 2, "b": 3}]
+    assert trajectory.answer == "it said 5"
+    assert trajectory.termination == "answered"
 
 
 async def test_a_lost_replica_moves_only_its_own_sessions() -> None:

@@ -1,0 +1,118 @@
+"""An OpenAI-compatible chat endpoint as the policy, for evaluation and single rollouts.
+
+It takes messages and gives text: neither the tokens that were sampled nor their log-probabilities
+are known, so nothing can be learnt from it. The dialogue's record holds what the local tokenizer
+makes of the text, with log-probabilities of 0.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agentrl.config.engine import HttpEngineConfig
+from agentrl.contracts.message import Message
+from agentrl.contracts.tool import ToolCall
+from agentrl.errors import EngineError
+from agentrl.rollout.engine import Completion, Sampling
+from agentrl.rollout.engines.http.api import Call
+from agentrl.rollout.engines.http.engine import HttpEngine
+from agentrl.rollout.formats.turn import ParsedTurn, broken_call, read_call
+
+_NO_TOKENS = "a chat endpoint gives no token ids; use it for `eval` and `rollout` only"
+
+
+class ChatEngine(HttpEngine):
+    """Asks a chat endpoint for every policy turn."""
+
+    health_path = "/v1/models"
+
+    def __init__(self, config: HttpEngineConfig) -> None:
+        super().__init__(config)
+        self._model = config.model
+
+    async def start(self) -> None:
+        """Find out who is there, and what the model is called.
+
+        Raises:
+            NotReadyError: no server answers, or it names no model.
+        """
+        await super().start()
+        self._model = self._model or await self._served_model()
+
+    async def reply(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        sampling: Sampling,
+        *,
+        session: str,
+    ) -> ParsedTurn:
+        """Return the policy's next turn.
+
+        Raises:
+            EngineError: the deadline passed, or every attempt failed.
+        """
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [_outgoing(message) for message in messages],
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if tools:
+            body["tools"] = list(tools)
+        async with self._deadline(f"request of {session}"):
+            answer = await self._ask(Call(path="/v1/chat/completions", body=body), session)
+        message = answer["choices"][0]["message"]
+        turn = sum(earlier["role"] == "assistant" for earlier in messages)
+        calls = tuple(
+            replace(_incoming(call["function"]), id=f"call_{turn}_{index}")
+            for index, call in enumerate(message.get("tool_calls") or [])
+        )
+        return ParsedTurn(content=message.get("content") or "", calls=calls)
+
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, *, session: str
+    ) -> Completion:
+        """Refuse.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError(f"request of {session}: {_NO_TOKENS}")
+
+    async def score(self, token_ids: list[int]) -> list[float]:
+        """Refuse.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError(_NO_TOKENS)
+
+
+def _outgoing(message: Message) -> dict[str, Any]:
+    """Write a message the way the protocol wants it: arguments as JSON text."""
+    sent = dict(message)
+    if message.get("tool_calls"):
+        sent["tool_calls"] = [
+            call
+            | {
+                "function": call["function"]
+                | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}
+            }
+            for call in message["tool_calls"]
+        ]
+    return sent
+
+
+def _incoming(function: Mapping[str, Any]) -> ToolCall:
+    """Read a call; what cannot be read becomes one with an error."""
+    name = str(function.get("name"))
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except ValueError as error:
+        return broken_call(f"`arguments` is not valid JSON ({error})", name)
+    if not isinstance(arguments, dict):
+        return broken_call(f"`arguments` must be an object, got {arguments!r}", name)
+    return read_call(name, arguments)
