@@ -97,10 +97,11 @@ class Engine(Protocol):
             EngineError: when the engine fails; the request may be sent again.
         """
 
-    async def score(self, token_ids: list[int]) -> list[float]:
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
 
-        It is the plain softmax's, at temperature 1.
+        It is the plain softmax's, at temperature 1. One list for each copy of the weights that
+        serves: one alone, unless the engine has replicas.
 
         Raises:
             EngineError: when the engine fails.

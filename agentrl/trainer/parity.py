@@ -49,7 +49,7 @@ class ParityProbe:
             return {}
         ours = await compute.run(lambda: score(policy, self._token_ids))
         theirs = await engine.score(self._token_ids)
-        gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+        gap = max(abs(a - b) for copy in theirs for a, b in zip(ours, copy, strict=True))
         exact = policy.model.dtype == torch.float32
         tolerance = self._config.tolerance or (EXACT_TOLERANCE if exact else ROUNDED_TOLERANCE)
         logger.debug("parity of version %d: %g", version, gap)

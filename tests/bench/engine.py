@@ -158,8 +158,8 @@ def bench_overlap(folder: Path, prompts: int) -> float:
             run = train(
                 folder, f"staleness{staleness}-{number}", "sft.steps=0", "model.builder=null",
                 f"model.path={policy}", f"train.steps={STEPS}",
-                f"train.prompts_per_step={prompts}", "train.epochs_per_step=2", f"rollout.max_staleness={staleness}",
-                "engine.on_update=continue",
+                f"train.prompts_per_step={prompts}", "train.epochs_per_step=2",
+                f"rollout.max_staleness={staleness}", "engine.on_update=continue",
             )  # fmt: skip
             at = run.reporter.at  # type: ignore[attr-defined]
             walls[staleness].append(at[-1] - at[WARM_UP - 1])

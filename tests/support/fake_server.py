@@ -1,7 +1,8 @@
 """A server that speaks vLLM's or SGLang's protocol, in a process of its own, for faults.
 
-It writes its own weights' number as every token, so that an answer says what served it. Usage:
-`fake_server.py PORT {vllm,sglang} DELAY_S`. Posting /hang makes it accept and never answer.
+It writes its own weights' number as every token, and takes it off every log-probability of a
+prompt, so that an answer says what served it. Usage:
+`fake_server.py PORT {vllm,sglang,strange} DELAY_S`. Posting /hang makes it accept and never answer.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from starlette.routing import Route
 
 PORT, MAKE, DELAY_S = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 ARGUMENTS = '{"a": 2, "b": 3}'
-STATE: dict[str, Any] = {"weights": 0, "paused": False, "hang": False, "busy": 0, "served": 0}
+STATE: dict[str, Any] = {"weights": 0, "paused": False, "hang": False, "served": 0}
+REFUSE = {"times": 0, "status": 429}
 
 
 async def answer(request: Request) -> JSONResponse:
@@ -37,8 +39,8 @@ async def answer(request: Request) -> JSONResponse:
         STATE["paused"] = False
     elif path == "/hang":
         STATE["hang"] = True
-    elif path == "/busy":
-        STATE["busy"] = body["times"]
+    elif path == "/refuse":
+        REFUSE.update(body)
     return JSONResponse({"data": [{"id": "fake"}]} | STATE)
 
 
@@ -63,6 +65,8 @@ async def generate(body: dict[str, Any]) -> dict[str, Any]:
     STATE["served"] += 1
     await asyncio.sleep(3600 if STATE["hang"] else DELAY_S)
     token = STATE["weights"]
+    if MAKE == "strange":
+        return {"choices": [{}]}
     if MAKE == "sglang":
         count = body["sampling_params"]["max_new_tokens"]
         meta: dict[str, Any] = {
@@ -70,12 +74,12 @@ async def generate(body: dict[str, Any]) -> dict[str, Any]:
             "output_token_logprobs": [[-0.5, token, None]] * count,
             "input_token_logprobs": [
                 [None, 1, None],
-                *[[-1.5, t, None] for t in body["input_ids"][1:]],
+                *[[-1.5 - token, t, None] for t in body["input_ids"][1:]],
             ],
         }
         return {"output_ids": [token] * count, "meta_info": meta}
     count = body["max_tokens"]
-    prompt = [None, *[{str(t): {"logprob": -1.5}} for t in body["prompt"][1:]]]
+    prompt = [None, *[{str(t): {"logprob": -1.5 - token}} for t in body["prompt"][1:]]]
     choice = {
         "finish_reason": "length",
         "token_ids": [token] * count,
@@ -85,12 +89,12 @@ async def generate(body: dict[str, Any]) -> dict[str, Any]:
     return {"choices": [choice]}
 
 
-async def busy_or_answer(request: Request) -> JSONResponse:
-    if STATE["busy"] > 0 and request.url.path in ("/v1/completions", "/generate"):
-        STATE["busy"] -= 1
-        return JSONResponse({"error": "busy"}, status_code=429)
+async def refuse_or_answer(request: Request) -> JSONResponse:
+    if REFUSE["times"] > 0 and request.url.path in ("/v1/completions", "/generate"):
+        REFUSE["times"] -= 1
+        return JSONResponse({"error": "refused"}, status_code=REFUSE["status"])
     return await answer(request)
 
 
-app = Starlette(routes=[Route("/{path:path}", busy_or_answer, methods=["GET", "POST"])])
+app = Starlette(routes=[Route("/{path:path}", refuse_or_answer, methods=["GET", "POST"])])
 uvicorn.run(app, host="127.0.0.1", port=PORT, log_level="critical")

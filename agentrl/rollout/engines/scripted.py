@@ -105,9 +105,9 @@ class ScriptedEngine:
             policy_versions=[version] * len(token_ids),
         )
 
-    async def score(self, token_ids: list[int]) -> list[float]:
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
         """Return `logprob` for every token but the first."""
-        return [self._logprob] * (len(token_ids) - 1)
+        return [[self._logprob] * (len(token_ids) - 1)]
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Count the version."""

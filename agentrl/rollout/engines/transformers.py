@@ -102,7 +102,7 @@ class TransformersEngine:
             policy_versions=[row.policy_version] * len(row.token_ids),
         )
 
-    async def score(self, token_ids: list[int]) -> list[float]:
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
 
         Raises:
@@ -110,7 +110,7 @@ class TransformersEngine:
         """
         with boundary(f"the forward pass of {type(self._model).__name__}"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._worker, self._score, token_ids)
+            return [await loop.run_in_executor(self._worker, self._score, token_ids)]
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Take the weights; tensors that the engine's own module holds are not copied.

@@ -39,8 +39,8 @@ class ServerApi(Protocol):
     def scores(self, answer: Any, token_ids: list[int]) -> list[float]:
         """Read them: of every token but the first."""
 
-    def update(self, folder: str, mode: str) -> list[Call]:
-        """Return the requests that load a folder's weights; `mode` is `wait` or `abort`."""
+    def update(self, folder: str) -> list[Call]:
+        """Return the requests that load a folder's weights; none of the engine's is in flight."""
 
 
 class VllmApi:
@@ -94,11 +94,11 @@ class VllmApi:
         pairs = zip(token_ids[1:], positions, strict=True)
         return [position[str(token)]["logprob"] for token, position in pairs]
 
-    def update(self, folder: str, mode: str) -> list[Call]:
+    def update(self, folder: str) -> list[Call]:
         """Return the requests that load a folder's weights."""
         load = {"method": "load_weights_from_folder", "args": [folder]}
         return [
-            Call(path=f"/pause?mode={mode}"),
+            Call(path="/pause?mode=abort"),
             Call(path="/collective_rpc", body=load),
             Call(path="/reset_prefix_cache"),
             Call(path="/resume"),
@@ -147,11 +147,11 @@ class SglangApi:
         """Read them: of every token but the first."""
         return [float(entry[0]) for entry in answer["meta_info"]["input_token_logprobs"][1:]]
 
-    def update(self, folder: str, mode: str) -> list[Call]:
+    def update(self, folder: str) -> list[Call]:
         """Return the requests that load a folder's weights."""
-        pause = {"mode": "abort" if mode == "abort" else "in_place"}
         return [
-            Call(path="/pause_generation", body=pause),
+            # Other modes keep the requests of others, and their cache with them.
+            Call(path="/pause_generation", body={"mode": "abort"}),
             Call(path="/update_weights_from_disk", body={"model_path": folder}),
             Call(path="/flush_cache"),
             Call(path="/continue_generation"),

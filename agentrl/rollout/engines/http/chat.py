@@ -16,7 +16,7 @@ from agentrl.contracts.tool import ToolCall
 from agentrl.errors import EngineError
 from agentrl.rollout.engine import Completion, Sampling
 from agentrl.rollout.engines.http.api import Call
-from agentrl.rollout.engines.http.engine import HttpEngine
+from agentrl.rollout.engines.http.engine import HttpEngine, understood
 from agentrl.rollout.formats.turn import ParsedTurn, broken_call, read_call
 
 _NO_TOKENS = "a chat endpoint gives no token ids; use it for `eval` and `rollout` only"
@@ -63,8 +63,9 @@ class ChatEngine(HttpEngine):
         if tools:
             body["tools"] = list(tools)
         async with self._deadline(f"request of {session}"):
-            answer = await self._ask(Call(path="/v1/chat/completions", body=body), session)
-        message = answer["choices"][0]["message"]
+            answer, _ = await self._ask(Call(path="/v1/chat/completions", body=body), session)
+        with understood(answer):
+            message = answer["choices"][0]["message"]
         turn = sum(earlier["role"] == "assistant" for earlier in messages)
         calls = tuple(
             replace(_incoming(call["function"]), id=f"call_{turn}_{index}")
@@ -82,7 +83,7 @@ class ChatEngine(HttpEngine):
         """
         raise EngineError(f"request of {session}: {_NO_TOKENS}")
 
-    async def score(self, token_ids: list[int]) -> list[float]:
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
         """Refuse.
 
         Raises:

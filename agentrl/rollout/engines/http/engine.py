@@ -3,7 +3,8 @@
     generate -> the session's replica -> fails? -> out of service, another one -> ... -> deadline
     update_weights -> a folder of safetensors -> every replica: pause, load, drop caches, resume
 
-A replica that comes back gets the current weights before it serves again.
+While weights are updated no request is under way: each is answered by one version. A replica that
+comes back gets the current weights before it serves again.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S, HEALTH_TIMEOUT_S = 5.0, 5.0
 LONGEST_PAUSE_S = 5.0
+MISSES = 2
+"""Of health checks in a row, before a replica's requests are sent to another."""
 
 
 class ReplicaError(EngineError):
@@ -59,8 +63,9 @@ class HttpEngine:
         self._api: ServerApi | None = None
         self._watch: asyncio.Task[None] | None = None
         self._sync_s: float | None = None
-        self._current = asyncio.Event()
-        self._current.set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._bringing = asyncio.Lock()
 
     async def start(self) -> None:
         """Find out who is there.
@@ -92,31 +97,34 @@ class HttpEngine:
         api, call = self._open_api, self._open_api.generate(prompt_ids, sampling)
         async with self._deadline(f"request of {session}"):
             while True:
-                # What a paused server queues would run with weights other than it is stamped with.
-                await self._current.wait()
-                version = self.policy_version
-                answer = await self._ask(call, session)
-                completion = api.completion(answer, version)
-                # None: a weight update ended it, and the turn begins anew.
+                answer, version = await self._ask(call, session)
+                with understood(answer):
+                    completion = api.completion(answer, version)
+                # None: the server aborted it, and the turn begins anew.
                 if completion is not None:
                     return completion
 
-    async def score(self, token_ids: list[int]) -> list[float]:
-        """Return the log-probability of every token but the first, given those before it.
-
-        Every replica in service is asked, so that none with old weights goes unnoticed; where they
-        differ, what is returned is of the one that differs most from the first.
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
+        """Return every serving replica's log-probabilities of every token but the first.
 
         Raises:
             EngineError: as `generate`.
         """
         api, call = self._open_api, self._open_api.score(token_ids)
+        answers: list[Any] = []
         async with self._deadline("score"):
-            await self._replicas.choose("score")
-            serving = self._replicas.serving
-            answers = await asyncio.gather(*(self._post(replica, call) for replica in serving))
-        scores = [api.scores(answer, token_ids) for answer in answers]
-        return max(scores, key=lambda s: max(abs(a - b) for a, b in zip(s, scores[0], strict=True)))
+            while not answers:
+                await self._replicas.choose("score")
+                serving = self._replicas.serving
+                tried = await asyncio.gather(
+                    *(self._request(replica, call) for replica in serving), return_exceptions=True
+                )
+                for outcome in tried:
+                    if isinstance(outcome, BaseException) and not isinstance(outcome, ReplicaError):
+                        raise outcome
+                answers = [one for one in tried if not isinstance(one, BaseException | None)]
+        with understood(answers):
+            return [api.scores(answer, token_ids) for answer in answers]
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Write the weights where the servers see them, and have all in service load them.
@@ -124,15 +132,18 @@ class HttpEngine:
         Raises:
             EngineError: no replica took them.
         """
-        self._current.clear()
-        try:
-            await self._update(weights, version)
-        finally:
-            self._current.set()
-
-    async def _update(self, weights: WeightSource, version: int) -> None:
         began = time.monotonic()
-        before, self._folder = self._folder, await asyncio.to_thread(self._write, weights, version)
+        folder = await asyncio.to_thread(self._write, weights, version)
+        async with self._bringing:
+            self._open.clear()
+            try:
+                await self._bring_all(folder, version)
+            finally:
+                self._open.set()
+        self._sync_s = time.monotonic() - began
+
+    async def _bring_all(self, folder: Path, version: int) -> None:
+        before, self._folder = self._folder, folder
         outcomes = await asyncio.gather(
             *(self._bring(replica, version) for replica in self._replicas.serving),
             return_exceptions=True,
@@ -145,7 +156,6 @@ class HttpEngine:
         self.policy_version = version
         if before is not None:
             await asyncio.to_thread(shutil.rmtree, before, ignore_errors=True)
-        self._sync_s = time.monotonic() - began
 
     async def sleep(self) -> None:
         """Do nothing: the servers' memory is their own."""
@@ -199,8 +209,11 @@ class HttpEngine:
                 + (f" ({troubles})" if troubles else "")
             ) from None
 
-    async def _ask(self, call: Call, session: str) -> Any:
-        """Send a call to the session's replica; after a failure, to the next."""
+    async def _ask(self, call: Call, session: str) -> tuple[Any, int]:
+        """Send a call to the session's replica; after a failure, to the next.
+
+        Returns the answer, and the version of the weights that gave it.
+        """
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ReplicaError),
             stop=stop_after_attempt(1 + self._config.retries),
@@ -209,8 +222,32 @@ class HttpEngine:
         )
         async for attempt in attempts:
             with attempt:
-                return await self._post(await self._replicas.choose(session), call)
+                while True:
+                    replica = await self._replicas.choose(session)
+                    if not self._open.is_set():
+                        await self._open.wait()
+                        continue
+                    version = self.policy_version
+                    answer = await self._request(replica, call)
+                    if answer is not None:
+                        return answer, version
         raise AssertionError("unreachable")
+
+    async def _request(self, replica: Replica, call: Call) -> Any:
+        """Send one call that an update, or the replica's loss, may end: None is returned then."""
+        request = asyncio.create_task(self._post(replica, call))
+        replica.requests.add(request)
+        try:
+            await asyncio.wait([request])
+            return None if request.cancelled() else request.result()
+        except ReplicaError:
+            # It may be the request, or the replica: ask the replica.
+            if replica.healthy:
+                await self._check(replica)
+            raise
+        finally:
+            request.cancel()
+            replica.requests.discard(request)
 
     async def _post(self, replica: Replica, call: Call) -> Any:
         """Send one call to one replica; take it out of service if it fails."""
@@ -221,19 +258,20 @@ class HttpEngine:
             why = str(error) or type(error).__name__
             self._replicas.down(replica, why)
             raise ReplicaError(f"{replica.url}{call.path}: {why}") from error
-        if answer.status_code == 429 or answer.status_code >= 500:
-            why = f"{answer.status_code} {answer.text[:200]}"
-            if answer.status_code >= 500:
-                self._replicas.down(replica, why)
-            raise ReplicaError(f"{replica.url}{call.path}: {why}")
-        if answer.status_code >= 400:
-            raise EngineError(f"{replica.url}{call.path}: {answer.status_code} {answer.text[:300]}")
-        return answer.json() if answer.content[:1] in (b"{", b"[") else None
+        status = answer.status_code
+        if status >= 400:
+            transient = status == 429 or status >= 500
+            why = f"{replica.url}{call.path}: {status} {answer.text[:300]}"
+            raise ReplicaError(why) if transient else EngineError(why)
+        return answer.json() if answer.content[:1] in (b"{", b"[") else {}
 
     async def _watch_health(self) -> None:
+        await asyncio.gather(*(self._watch_replica(replica) for replica in self._replicas.all))
+
+    async def _watch_replica(self, replica: Replica) -> None:
         while True:
             await asyncio.sleep(self._config.health_every_s)
-            await asyncio.gather(*(self._check(replica) for replica in self._replicas.all))
+            await self._check(replica)
 
     async def _check(self, replica: Replica) -> None:
         """Ask one replica how it is; bring it the weights it missed."""
@@ -242,25 +280,29 @@ class HttpEngine:
         try:
             answer = await self._client.get(path, timeout=HEALTH_TIMEOUT_S)
             answer.raise_for_status()
-            if replica.healthy:
-                return
-            if self._folder is not None and replica.version != self.policy_version:
-                await self._bring(replica, self.policy_version)
-        except (httpx.HTTPError, EngineError) as error:
-            self._replicas.down(replica, str(error) or type(error).__name__)
+            if not replica.healthy:
+                async with self._bringing:
+                    if self._folder is not None:
+                        await self._bring(replica, self.policy_version)
+        except (httpx.HTTPError, EngineError, TimeoutError) as error:
+            replica.missed += 1
+            # A busy server may be late once; one that refuses is gone.
+            late = isinstance(error, httpx.TimeoutException)
+            if not (replica.healthy and late and replica.missed < MISSES):
+                self._replicas.down(replica, str(error) or type(error).__name__)
             return
         self._replicas.up(replica)
 
     async def _bring(self, replica: Replica, version: int) -> None:
         """Have one replica load the current folder."""
-        calls = self._open_api.update(str(self._folder), self._config.on_update)
+        calls = self._open_api.update(str(self._folder))
         try:
             async with asyncio.timeout(self._config.update_timeout_s):
+                await replica.settle(abort=self._config.on_update == "abort")
                 for call in calls:
                     await self._post(replica, call)
         except (EngineError, TimeoutError) as error:
             # What it computes with now is not known: it stays out until an update succeeds.
-            replica.version = None
             self._replicas.down(replica, f"weight update: {error or 'deadline passed'}")
             raise
         replica.version = version
@@ -287,3 +329,18 @@ class HttpEngine:
             if not target.exists():
                 return partial.rename(target)
         raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def understood(answer: Any) -> Iterator[None]:
+    """Give one error to whatever is wrong with the answer that is read inside.
+
+    Raises:
+        EngineError: it is not what the interface promises.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"the server's answer is not what engine.api promises ({error!r}): {str(answer)[:300]}"
+        ) from error

@@ -7,7 +7,8 @@ turns are cached, and moves only the sessions of a replica that is lost.
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -17,8 +18,21 @@ class Replica:
     url: str
     healthy: bool = False
     version: int | None = None
-    """Of the weights that it was brought; None for those it started with."""
+    """Of the weights that it was brought; None when it may have any, as after a start."""
     trouble: str = "not asked yet"
+    missed: int = 0
+    """Health checks that failed, one after the other."""
+    requests: set[asyncio.Task[Any]] = field(default_factory=set)
+    """In flight."""
+
+    async def settle(self, *, abort: bool) -> None:
+        """Wait for the requests in flight to end, or end them."""
+        requests = list(self.requests)
+        for request in requests:
+            if abort:
+                request.cancel()
+        if requests:
+            await asyncio.wait(requests)
 
 
 class Replicas:
@@ -30,12 +44,16 @@ class Replicas:
 
     def up(self, replica: Replica) -> None:
         """Let a replica serve."""
-        replica.healthy = True
+        replica.healthy, replica.missed = True, 0
         self._changed.set()
 
     def down(self, replica: Replica, why: str) -> None:
-        """Take a replica out of service."""
+        """Take a replica out of service; its requests end, to be sent to another."""
         replica.healthy, replica.trouble = False, why
+        # It may be a new process when it comes back, with the weights that it started with.
+        replica.version = None
+        for request in replica.requests:
+            request.cancel()
 
     @property
     def serving(self) -> list[Replica]:

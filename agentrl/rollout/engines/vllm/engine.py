@@ -111,7 +111,7 @@ class VllmEngine:
         self._meter.count(session, prompt_ids, answer.cached_tokens)
         return answer.completion
 
-    async def score(self, token_ids: list[int]) -> list[float]:
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
 
         Raises:
@@ -121,7 +121,7 @@ class VllmEngine:
 
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
         answer = await self._request(token_ids, parameters, "score")
-        return read_scores(answer.raw, token_ids)
+        return [read_scores(answer.raw, token_ids)]
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Take the trainer's weights, as `on_update` says of the requests in flight.

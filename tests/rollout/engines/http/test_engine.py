@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -103,7 +104,7 @@ async def test_tokens_scores_and_versions_come_back(servers: Any, api: str) -> N
         assert (done.token_ids, done.logprobs) == ([7] * 3, [-0.5] * 3)
         assert done.policy_versions == [7] * 3
         assert done.finish_reason == "length"
-        assert await engine.score([4, 5, 6]) == [-1.5, -1.5]
+        assert await engine.score([4, 5, 6]) == [[-8.5, -8.5]]
         assert engine.drain_metrics()["engine/replicas"] == 1
 
 
@@ -144,11 +145,66 @@ async def test_a_replica_that_comes_back_gets_the_weights_it_missed(servers: Any
         assert group[0].ask("/state")["served"] > 0
 
 
-async def test_a_busy_server_is_asked_again(servers: Any) -> None:
-    group = servers(1)
-    group[0].ask("/busy", times=2)
+async def test_a_replica_that_restarts_between_updates_gets_the_weights_again(
+    servers: Any,
+) -> None:
+    [server] = servers(1)
+    async with opened([server]) as engine:
+        await engine.update_weights(weights(), 1)
+        server.kill()
+        asking = asyncio.create_task(engine.generate([1], SAMPLING, session="a"))
+        await asyncio.sleep(0.3)
+        server.start()
+        assert (await asking).token_ids == [1, 1, 1]
+
+
+async def test_a_replica_with_other_weights_shows_in_the_scores(
+    servers: Any, tmp_path: Path
+) -> None:
+    group = servers(2)
+    stale = tmp_path / "weights-5-0"
+    stale.mkdir()
+    (stale / "model.safetensors").touch()
     async with opened(group) as engine:
+        await engine.update_weights(weights(), 7)
+        group[0].ask("/pause")
+        group[0].ask("/collective_rpc", args=[str(stale)])
+        assert await engine.score([4, 5]) == [[-6.5], [-8.5]]
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_a_server_that_refuses_is_asked_again_and_kept(servers: Any, status: int) -> None:
+    group = servers(1)
+    group[0].ask("/refuse", times=2, status=status)
+    async with opened(group, health_every_s=60) as engine:
         assert len((await engine.generate([1], SAMPLING, session="a")).token_ids) == 3
+        assert engine.drain_metrics()["engine/replicas"] == 1
+
+
+async def test_what_a_frozen_replica_was_asked_goes_to_another(
+    servers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrl.rollout.engines.http.engine.HEALTH_TIMEOUT_S", 0.3)
+    group = servers(2, delay_s=0.3)
+    async with opened(group) as engine:
+        running = asyncio.gather(
+            *(engine.generate([1], SAMPLING, session=f"s{i}") for i in range(10))
+        )
+        await asyncio.sleep(0.1)
+        group[0].process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            assert [len(done.token_ids) for done in await running] == [3] * 10
+
+
+async def test_an_answer_of_another_shape_is_a_clear_error(servers: Any) -> None:
+    config = HttpEngineConfig(type="http", urls=[servers(1, "strange")[0].url])
+    engine = HttpEngine(config)
+    await engine.start()
+    try:
+        with pytest.raises(EngineError, match=r"not what engine\.api promises"):
+            await engine.generate([1], SAMPLING, session="a")
+    finally:
+        await engine.close()
 
 
 async def test_a_hung_server_hits_the_deadline(servers: Any) -> None:
@@ -159,19 +215,36 @@ async def test_a_hung_server_hits_the_deadline(servers: Any) -> None:
             await engine.generate([1], SAMPLING, session="a")
 
 
-async def test_an_update_keeps_each_answer_to_one_version(servers: Any) -> None:
-    async with opened(servers(2, delay_s=0.05)) as engine:
+async def test_an_update_does_not_wait_for_a_hung_request_for_ever(servers: Any) -> None:
+    group = servers(1)
+    async with opened(group, update_timeout_s=0.5, request_timeout_s=3) as engine:
+        group[0].ask("/hang")
+        asking = asyncio.create_task(engine.generate([1], SAMPLING, session="a"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(EngineError, match="weight update to version 1"):
+            await engine.update_weights(weights(), 1)
+        with pytest.raises(EngineError, match="no answer within"):
+            await asking
+
+
+@pytest.mark.parametrize("on_update", ["wait", "abort"])
+async def test_an_update_keeps_each_answer_to_one_version(servers: Any, on_update: str) -> None:
+    group = servers(2, delay_s=0.05)
+    async with opened(group, on_update=on_update) as engine:
         await engine.update_weights(weights(), 1)
 
         async def ask(i: int) -> list[tuple[int, int]]:
             done = await engine.generate([1], SAMPLING, session=f"s{i}")
             return list(zip(done.token_ids, done.policy_versions, strict=True))
 
+        for server in group:
+            server.ask("/refuse", times=3)
         running = asyncio.gather(*(ask(i) for i in range(20)))
+        await asyncio.sleep(0.02)
         await engine.update_weights(weights(), 2)
         later = await asyncio.gather(*(ask(i) for i in range(20)))
-        await running
         assert {pair for one in later for pair in one} == {(2, 2)}
+        assert {pair for one in await running for pair in one} <= {(1, 1), (2, 2)}
 
 
 async def test_nobody_there_is_not_ready(servers: Any) -> None:

@@ -78,7 +78,7 @@ async def test_tokens_log_probabilities_and_updates_are_the_trainers(url: str, m
             whole = reference_logprobs(model, PROMPT + done.token_ids, temperature)
             assert largest_gap(done.logprobs, whole[len(PROMPT) - 1 :]) < 1e-3
             assert done.policy_versions == [version] * 30
-            scores = await engine.score(PROMPT)
+            [scores] = await engine.score(PROMPT)
             assert largest_gap(scores, reference_logprobs(model, PROMPT)) < 1e-3
     finally:
         await engine.close()
