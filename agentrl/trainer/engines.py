@@ -11,13 +11,15 @@ from agentrl.config.engine import (
     VllmEngineConfig,
 )
 from agentrl.config.run import RunConfig
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.engine import Engine
 from agentrl.trainer.policy import Policy
 
 
 async def open_engine(config: RunConfig, policy: Policy) -> Engine:
-    """Start the configured engine. It generates with the policy's weights, or with a server's own.
+    """Start the configured engine. It generates with the policy's weights.
+
+    A chat endpoint alone keeps its own: it takes no others.
 
     Raises:
         ConfigError: the engine does not take its configuration.
@@ -26,7 +28,7 @@ async def open_engine(config: RunConfig, policy: Policy) -> Engine:
     if isinstance(config.engine, VllmEngineConfig):
         return await _open_vllm(config, config.engine, policy)
     if isinstance(config.engine, HttpEngineConfig):
-        return await _open_http(config.engine)
+        return await _open_http(config.engine, policy)
     from agentrl.rollout.engines.transformers import TransformersEngine
 
     return TransformersEngine(
@@ -91,19 +93,30 @@ async def _open_vllm(config: RunConfig, engine: VllmEngineConfig, policy: Policy
     )
     opened = VllmEngine(spec, engine, log_file=_log_file(config))
     await opened.start()
-    async with policy.lock:
-        await opened.update_weights(policy, 0)
-    return opened
+    return await _with_weights(opened, policy)
 
 
-async def _open_http(config: HttpEngineConfig) -> Engine:
+async def _open_http(config: HttpEngineConfig, policy: Policy) -> Engine:
     from agentrl.rollout.engines.http.chat import ChatEngine
     from agentrl.rollout.engines.http.engine import HttpEngine
 
     folder = Path(config.weight_dir) if config.weight_dir else None
-    chat = config.api == "openai_chat"
-    engine = ChatEngine(config) if chat else HttpEngine(config, weight_dir=folder)
+    if config.api == "openai_chat":
+        chat = ChatEngine(config)
+        await chat.start()
+        return chat
+    engine = HttpEngine(config, weight_dir=folder)
     await engine.start()
+    return await _with_weights(engine, policy)
+
+
+async def _with_weights(engine: Engine, policy: Policy) -> Engine:
+    try:
+        async with policy.lock:
+            await engine.update_weights(policy, 0)
+    except EngineError as error:
+        await engine.close()
+        raise NotReadyError(str(error)) from error
     return engine
 
 

@@ -44,7 +44,9 @@ class GroupFeed:
         """
         config, taken = self._config.rollout, dict[int, Group]()
         self._counts = dict.fromkeys(self._counts, 0)
-        ahead = math.ceil(self._size * config.oversample) + self._size * config.max_staleness
+        # Rounded first: 100 * 1.1 is a little more than 110.
+        begun = math.ceil(round(self._size * config.oversample, 6))
+        ahead = begun + self._size * config.max_staleness
         while len(taken) < self._size:
             while len(self._running) + len(taken) < ahead:
                 self._begin()

@@ -29,6 +29,8 @@ async def answer(request: Request) -> JSONResponse:
         return JSONResponse(await generate(body))
     if path == "/v1/chat/completions":
         return JSONResponse({"choices": [{"message": chat(body)}]})
+    if MAKE == "strange" and path == "/pause":
+        return JSONResponse({"error": "no such path"}, status_code=404)
     if path in ("/pause", "/pause_generation"):
         STATE["paused"] = True
     elif path == "/collective_rpc":

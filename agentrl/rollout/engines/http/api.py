@@ -21,7 +21,9 @@ class Call:
 
 
 class ServerApi(Protocol):
-    """A make of server."""
+    """A make of server. `update_needs` says how to start one that takes weights."""
+
+    update_needs: str
 
     def generate(self, prompt_ids: list[int], sampling: Sampling) -> Call:
         """Return the request for a completion."""
@@ -50,6 +52,12 @@ class VllmApi:
     `--generation-config vllm` and, to be trained with, `--worker-extension-cls
     agentrl.rollout.engines.vllm.worker.WeightWorker`.
     """
+
+    update_needs = (
+        "start it with VLLM_SERVER_DEV_MODE=1 and --worker-extension-cls "
+        "agentrl.rollout.engines.vllm.worker.WeightWorker, in an environment that has agentrl, "
+        "where it sees engine.weight_dir"
+    )
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -107,6 +115,8 @@ class VllmApi:
 
 class SglangApi:
     """SGLang's native `/generate`. Its log-probabilities are of the distribution sampled from."""
+
+    update_needs = "it has to see engine.weight_dir"
 
     def generate(self, prompt_ids: list[int], sampling: Sampling) -> Call:
         """Return the request for a completion."""

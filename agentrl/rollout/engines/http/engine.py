@@ -148,10 +148,13 @@ class HttpEngine:
             *(self._bring(replica, version) for replica in self._replicas.serving),
             return_exceptions=True,
         )
-        errors = [error for error in outcomes if isinstance(error, BaseException)]
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, EngineError | TimeoutError):
+                raise outcome
         if not self._replicas.serving:
             raise EngineError(
-                f"weight update to version {version}: {errors or 'no server answers'}"
+                f"weight update to version {version}: no server took it "
+                f"({self._replicas.troubles()}); {self._open_api.update_needs}"
             )
         self.policy_version = version
         if before is not None:

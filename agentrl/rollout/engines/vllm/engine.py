@@ -70,8 +70,9 @@ class VllmEngine:
             ConfigError: vLLM does not take the arguments.
             NotReadyError: it is not installed, of another release, or does not come up.
         """
-        async with asyncio.timeout(self._config.start_timeout_s):
-            self._engine = await start_engine(self._spec, self._config, log_file=self._log_file)
+        self._engine = await start_engine(self._spec, self._config, log_file=self._log_file)
+        if self._config.sleep and self._spec.device == "cpu":
+            logger.info("engine.sleep does nothing on a CPU: there is no device memory to free")
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, *, session: str

@@ -8,6 +8,7 @@ comes up the same way.
 import asyncio
 import json
 import logging.config
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
@@ -44,14 +45,27 @@ async def start_engine(spec: ModelSpec, config: VllmEngineConfig, *, log_file: P
 
     Raises:
         ConfigError: vLLM does not take the arguments.
-        NotReadyError: it is not installed, of another release, or does not come up.
+        NotReadyError: it is not installed, of another release, or does not come up in time.
     """
     check_version()
     log = log_file or Path(os.devnull)
+    before = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="agentrl-vllm-") as folder:
         spec.config.save_pretrained(folder)
         with _environment(log, spec, config), _errors_to(log):
-            return await asyncio.to_thread(_start, folder, spec, config, log)
+            try:
+                async with asyncio.timeout(config.start_timeout_s):
+                    return await asyncio.to_thread(_start, folder, spec, config, log)
+            except (TimeoutError, asyncio.CancelledError) as error:
+                # The thread that waits for them ends when they do.
+                for process in set(multiprocessing.active_children()) - before:
+                    process.kill()
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                raise NotReadyError(
+                    f"engine.type vllm: the engine did not start within engine.start_timeout_s="
+                    f"{config.start_timeout_s:g}; see {log}"
+                ) from None
 
 
 def end_engine(engine: Any) -> None:

@@ -82,7 +82,7 @@ def servers() -> Iterator[Callable[..., list[Server]]]:
 async def opened(servers: list[Server], **options: Any) -> AsyncIterator[HttpEngine]:
     urls = [server.url for server in servers]
     config = HttpEngineConfig(
-        type="http", urls=urls, api=servers[0].make, **{"health_every_s": 0.1, **options}
+        type="http", urls=urls, **{"api": servers[0].make, "health_every_s": 0.1, **options}
     )
     engine = HttpEngine(config)
     await engine.start()
@@ -245,6 +245,12 @@ async def test_an_update_keeps_each_answer_to_one_version(servers: Any, on_updat
         later = await asyncio.gather(*(ask(i) for i in range(20)))
         assert {pair for one in later for pair in one} == {(2, 2)}
         assert {pair for one in await running for pair in one} <= {(1, 1), (2, 2)}
+
+
+async def test_a_server_that_takes_no_weights_says_how_to_start_it(servers: Any) -> None:
+    async with opened(servers(1, "strange"), api="vllm") as engine:
+        with pytest.raises(EngineError, match=r"/pause\S*: 404 .*VLLM_SERVER_DEV_MODE=1"):
+            await engine.update_weights(weights(), 1)
 
 
 async def test_nobody_there_is_not_ready(servers: Any) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import copy
+import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from vllm_support import (
 )
 
 from agentrl.config.engine import VllmEngineConfig
-from agentrl.errors import ConfigError, EngineError
+from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.engine import Completion, Sampling
 from agentrl.rollout.engines.vllm.engine import VllmEngine
 from agentrl.rollout.engines.vllm.launch import ModelSpec
@@ -239,6 +240,17 @@ async def test_with_on_death_stop_requests_fail_and_the_engine_says_why(live: Li
     with pytest.raises(EngineError, match=r"on_death is `stop`; see .*vllm\.log"):
         await running
     assert live.engine.failure is not None
+
+
+async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    spec = ModelSpec(config=tiny_model().config, dtype="float32", device="cpu", max_tokens=LONGEST)
+    engine = VllmEngine(spec, VllmEngineConfig(type="vllm", start_timeout_s=3), log_file=None)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(NotReadyError, match=r"engine\.start_timeout_s=3"):
+        await engine.start()
+    async with asyncio.timeout(30):
+        while set(multiprocessing.active_children()) - before:
+            await asyncio.sleep(0.1)
 
 
 async def test_an_unknown_engine_argument_is_a_config_error(tmp_path: Path) -> None:
