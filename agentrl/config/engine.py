@@ -55,7 +55,10 @@ class VllmEngineConfig(Section):
     max_restarts: NonNegativeInt = 3
     """Deaths in a row, without a completed request between them, that are answered by a restart."""
     request_timeout_s: PositiveFloat = 600.0
-    """The deadline of one request; the engine is taken for hung, and restarted, when it passes."""
+    """The deadline of one request, restarts of the engine included."""
+    hang_timeout_s: PositiveFloat = 300.0
+    """Seconds without a token from any request after which the engine's process is taken for hung,
+    and replaced."""
     start_timeout_s: PositiveFloat = 600.0
     update_timeout_s: PositiveFloat = 600.0
     """The deadline of one weight update, requests it waits for included."""

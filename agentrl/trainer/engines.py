@@ -79,6 +79,12 @@ async def _open_vllm(config: RunConfig, engine: VllmEngineConfig, policy: Policy
     from agentrl.rollout.engines.vllm.engine import VllmEngine
     from agentrl.rollout.engines.vllm.launch import ModelSpec
 
+    if policy.device.index:
+        raise ConfigError(
+            f"model.device={policy.device}: vLLM's process takes the first GPU that it sees, and "
+            f"reads the policy's weights there; set CUDA_VISIBLE_DEVICES={policy.device.index} "
+            "and model.device=cuda"
+        )
     described = copy.deepcopy(policy.model.config)
     described.architectures = [type(policy.model).__name__]
     limits = [context_limit(config, policy), config.rollout.max_context_tokens]

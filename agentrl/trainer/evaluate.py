@@ -13,7 +13,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.task import BaseTask, Split
 from agentrl.contracts.trajectory import Group
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, RunError
 from agentrl.rollout.rollout import Rollout
 from agentrl.traces.store import group_traces, write_traces
 from agentrl.trainer.metrics import rollout_metrics, well_formed_share
@@ -40,7 +40,11 @@ async def evaluate(
     temperature: float,
     reporter: Reporter,
 ) -> Evaluation:
-    """Roll out every sample once and count successes."""
+    """Roll out every sample once and count successes.
+
+    Raises:
+        RunError: not one episode could be finished.
+    """
     began = time.monotonic()
     reporter.phase_started("eval", len(samples))
     groups: dict[int, Group] = {}
@@ -53,6 +57,11 @@ async def evaluate(
             reporter.progress(len(groups))
     ordered = tuple(groups[position] for position in sorted(groups))
     trajectories = [t for group in ordered for t in group.trajectories]
+    if all(t.dropped for t in trajectories):
+        raise RunError(
+            f"{name}: none of {len(trajectories)} episodes could be finished; the last error was: "
+            f"{trajectories[-1].error}"
+        )
     success = fmean(not t.dropped and task.succeeded(t) for t in trajectories)
     well_formed = well_formed_share(trajectories)
     metrics = {

@@ -12,12 +12,12 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from agentrl.algorithms.registry import build_algorithm
 from agentrl.config.load import load_config
@@ -49,6 +49,7 @@ from agentrl.trainer.runtime import Runtime
 from agentrl.trainer.update import Updater, check_sampling
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,8 +246,6 @@ class Trainer:
         step, began = progress.step + 1, time.monotonic()
         taken = await feed.take(progress.step)
         groups = list(taken.values())
-        if self.config.rollout.max_staleness == 0:
-            await engine.sleep()
         self._check_engine()
         self._check_not_empty(groups)
         rolled_out = time.monotonic()
@@ -254,6 +253,8 @@ class Trainer:
         metrics |= age_metrics(groups, progress.step)
         # Held until the engine has the new weights: one that starts again never gets half of them.
         async with self.runtime.policy.lock:
+            if self.config.rollout.max_staleness == 0:
+                await self._by_engine(engine.sleep())
             metrics |= await self.compute.run(partial(updater.update, step, groups))
             ended = time.monotonic()
             metrics |= timing_metrics(groups, began, rolled_out, ended)
@@ -276,11 +277,8 @@ class Trainer:
             RunError: the engine failed; a checkpoint has been written.
         """
         engine = self.runtime.engine
-        try:
-            await engine.wake()
-            await engine.update_weights(self.runtime.policy, version)
-        except EngineError as error:
-            self._stop(str(error))
+        await self._by_engine(engine.wake())
+        await self._by_engine(engine.update_weights(self.runtime.policy, version))
 
     async def _check_parity(self, version: int) -> None:
         """See that the engine computes with the policy's weights.
@@ -290,8 +288,13 @@ class Trainer:
         """
         # Without the policy's lock, which an engine that dies meanwhile needs to come back.
         engine, policy = self.runtime.engine, self.runtime.policy
+        probe = self._probe.check(engine, policy, self.compute, version)
+        self._parity = await self._by_engine(probe)
+
+    async def _by_engine(self, work: Awaitable[T]) -> T:
+        """Await what only a working engine does."""
         try:
-            self._parity = await self._probe.check(engine, policy, self.compute, version)
+            return await work
         except (EngineError, RunError) as error:
             self._stop(str(error))
 
@@ -313,15 +316,18 @@ class Trainer:
             return
         if not (step == 0 or regular or step >= steps):
             return
-        evaluation = await evaluate(
-            self.runtime.rollout,
-            self.runtime.task,
-            self._test_samples,
-            name=f"eval{step}",
-            seed=derive_seed(self.config.seed, "eval"),
-            temperature=config.temperature,
-            reporter=self.reporter,
+        evaluation = await self._by_engine(
+            evaluate(
+                self.runtime.rollout,
+                self.runtime.task,
+                self._test_samples,
+                name=f"eval{step}",
+                seed=derive_seed(self.config.seed, "eval"),
+                temperature=config.temperature,
+                reporter=self.reporter,
+            )
         )
+        self._check_engine()
         self._count(evaluation.groups)
         self.progress.success[step] = evaluation.success
         self.run_dir.record_groups(step, "eval", evaluation.groups)

@@ -60,6 +60,7 @@ class HttpEngine:
         self._folder: Path | None = None
         self._replicas = Replicas(config.urls)
         self._client: httpx.AsyncClient | None = None
+        self._control: httpx.AsyncClient | None = None
         self._api: ServerApi | None = None
         self._watch: asyncio.Task[None] | None = None
         self._sync_s: float | None = None
@@ -76,6 +77,9 @@ class HttpEngine:
         limits = httpx.Limits(max_connections=self._config.max_connections)
         timeout = httpx.Timeout(self._config.request_timeout_s, connect=CONNECT_TIMEOUT_S)
         self._client = httpx.AsyncClient(headers=self._headers(), limits=limits, timeout=timeout)
+        # Of its own, so that neither waits for a connection behind the requests.
+        timeout = httpx.Timeout(self._config.update_timeout_s, connect=CONNECT_TIMEOUT_S)
+        self._control = httpx.AsyncClient(headers=self._headers(), timeout=timeout)
         self._api = SglangApi() if self._config.api == "sglang" else VllmApi("")
         await asyncio.gather(*(self._check(replica) for replica in self._replicas.all))
         if not self._replicas.serving:
@@ -133,7 +137,11 @@ class HttpEngine:
             EngineError: no replica took them.
         """
         began = time.monotonic()
-        folder = await asyncio.to_thread(self._write, weights, version)
+        try:
+            folder = await asyncio.to_thread(self._write, weights, version)
+        except OSError as error:
+            raise EngineError(f"engine.weight_dir: {error}") from error
+        await self._await_replica()
         async with self._bringing:
             self._open.clear()
             try:
@@ -141,6 +149,12 @@ class HttpEngine:
             finally:
                 self._open.set()
         self._sync_s = time.monotonic() - began
+
+    async def _await_replica(self) -> None:
+        """Wait for a server that restarts, as long as an update may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.update_timeout_s):
+                await self._replicas.choose("weights")
 
     async def _bring_all(self, folder: Path, version: int) -> None:
         before, self._folder = self._folder, folder
@@ -179,8 +193,9 @@ class HttpEngine:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
-        if self._client is not None:
-            await self._client.aclose()
+        for client in (self._client, self._control):
+            if client is not None:
+                await client.aclose()
         for folder in (self._folder, self._own_dir):
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -238,25 +253,19 @@ class HttpEngine:
 
     async def _request(self, replica: Replica, call: Call) -> Any:
         """Send one call that an update, or the replica's loss, may end: None is returned then."""
-        request = asyncio.create_task(self._post(replica, call))
-        replica.requests.add(request)
+        assert self._client is not None
         try:
-            await asyncio.wait([request])
-            return None if request.cancelled() else request.result()
+            return await replica.requests.run(self._post(self._client, replica, call))
         except ReplicaError:
             # It may be the request, or the replica: ask the replica.
             if replica.healthy:
                 await self._check(replica)
             raise
-        finally:
-            request.cancel()
-            replica.requests.discard(request)
 
-    async def _post(self, replica: Replica, call: Call) -> Any:
+    async def _post(self, client: httpx.AsyncClient, replica: Replica, call: Call) -> Any:
         """Send one call to one replica; take it out of service if it fails."""
-        assert self._client is not None
         try:
-            answer = await self._client.post(replica.url + call.path, json=dict(call.body))
+            answer = await client.post(replica.url + call.path, json=dict(call.body))
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             self._replicas.down(replica, why)
@@ -278,10 +287,10 @@ class HttpEngine:
 
     async def _check(self, replica: Replica) -> None:
         """Ask one replica how it is; bring it the weights it missed."""
-        assert self._client is not None
+        assert self._control is not None
         path = replica.url + self.health_path
         try:
-            answer = await self._client.get(path, timeout=HEALTH_TIMEOUT_S)
+            answer = await self._control.get(path, timeout=HEALTH_TIMEOUT_S)
             answer.raise_for_status()
             if not replica.healthy:
                 async with self._bringing:
@@ -298,12 +307,15 @@ class HttpEngine:
 
     async def _bring(self, replica: Replica, version: int) -> None:
         """Have one replica load the current folder."""
+        assert self._control is not None
         calls = self._open_api.update(str(self._folder))
         try:
             async with asyncio.timeout(self._config.update_timeout_s):
-                await replica.settle(abort=self._config.on_update == "abort")
+                if self._config.on_update == "abort":
+                    replica.requests.end()
+                await replica.requests.settle()
                 for call in calls:
-                    await self._post(replica, call)
+                    await self._post(self._control, replica, call)
         except (EngineError, TimeoutError) as error:
             # What it computes with now is not known: it stays out until an update succeeds.
             self._replicas.down(replica, f"weight update: {error or 'deadline passed'}")
@@ -311,22 +323,27 @@ class HttpEngine:
         replica.version = version
 
     async def _served_model(self) -> str:
-        assert self._client is not None
+        assert self._control is not None
         replica = self._replicas.serving[0]
-        answer = await self._client.get(replica.url + "/v1/models")
+        answer = await self._control.get(replica.url + "/v1/models")
         if answer.status_code != 200 or not answer.json().get("data"):
             raise NotReadyError(f"{replica.url}/v1/models names no model; set engine.model")
         return str(answer.json()["data"][0]["id"])
 
     def _write(self, weights: WeightSource, version: int) -> Path:
         """Write the weights whole or not at all."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         self._weight_dir.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".weights-", dir=self._weight_dir))
         partial.chmod(0o755)
         tensors = {name: tensor.contiguous() for name, tensor in weights.named_tensors()}
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        try:
+            save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        except (SafetensorError, OSError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"{self._weight_dir}: {error}") from error
         for number in itertools.count():
             target = self._weight_dir / f"weights-{version}-{number}"
             if not target.exists():

@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from agentrl.rollout.engines.in_flight import InFlight
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -22,17 +23,7 @@ class Replica:
     trouble: str = "not asked yet"
     missed: int = 0
     """Health checks that failed, one after the other."""
-    requests: set[asyncio.Task[Any]] = field(default_factory=set)
-    """In flight."""
-
-    async def settle(self, *, abort: bool) -> None:
-        """Wait for the requests in flight to end, or end them."""
-        requests = list(self.requests)
-        for request in requests:
-            if abort:
-                request.cancel()
-        if requests:
-            await asyncio.wait(requests)
+    requests: InFlight = field(default_factory=InFlight)
 
 
 class Replicas:
@@ -52,8 +43,7 @@ class Replicas:
         replica.healthy, replica.trouble = False, why
         # It may be a new process when it comes back, with the weights that it started with.
         replica.version = None
-        for request in replica.requests:
-            request.cancel()
+        replica.requests.end()
 
     @property
     def serving(self) -> list[Replica]:

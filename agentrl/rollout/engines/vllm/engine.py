@@ -12,11 +12,12 @@ import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agentrl.config.engine import VllmEngineConfig
-from agentrl.errors import EngineError, NotReadyError, RolloutError, boundary
+from agentrl.errors import EngineError, NotReadyError
 from agentrl.rollout.engine import Completion, Sampling, WeightSource
 from agentrl.rollout.engines.vllm.launch import (
     ModelSpec,
@@ -25,13 +26,14 @@ from agentrl.rollout.engines.vllm.launch import (
     start_engine,
 )
 from agentrl.rollout.engines.vllm.metrics import EngineMeter
-from agentrl.rollout.engines.vllm.requests import Aborted, Answer, read_scores, run_request
-from agentrl.rollout.engines.vllm.transfer import send_weights
-from agentrl.rollout.engines.vllm.versions import engine_processes
+from agentrl.rollout.engines.vllm.process import EngineLostError, EngineProcess
+from agentrl.rollout.engines.vllm.requests import Answer, read_scores, run_request
+from agentrl.rollout.engines.vllm.transfer import free_cached_memory, send_weights
 
 logger = logging.getLogger(__name__)
 
-DEATH_CHECK_S = 0.5
+WATCH_EVERY_S = 1.0
+T = TypeVar("T")
 _PAUSE_MODES = {"wait": "wait", "abort": "abort", "continue": "keep"}
 
 
@@ -51,26 +53,25 @@ class VllmEngine:
         self._spec = spec
         self._config = config
         self._log_file = log_file
-        self._engine: Any = None
+        self._process: EngineProcess | None = None
         self._weights: WeightSource | None = None
         self._numbers = itertools.count()
         self._ready = asyncio.Event()
-        self._restarting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._updating = False
         self._deaths = 0
-        self._asleep = False
-        self._closed = False
         self.failure: str | None = None
-        self._heard_at = time.monotonic()
         self._meter = EngineMeter(cuda=spec.device != "cpu")
 
     async def start(self) -> None:
-        """Start the process. It generates after the first `update_weights`.
+        """Start the process, once. It generates after the first `update_weights`.
 
         Raises:
             ConfigError: vLLM does not take the arguments.
             NotReadyError: it is not installed, of another release, or does not come up.
         """
-        self._engine = await start_engine(self._spec, self._config, log_file=self._log_file)
+        await self._launch()
+        self._in_background(self._watch(), "vllm-watch")
         if self._config.sleep and self._spec.device == "cpu":
             logger.info("engine.sleep does nothing on a CPU: there is no device memory to free")
 
@@ -93,7 +94,6 @@ class VllmEngine:
             )
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        keeps = self._config.on_update == "continue"
         parameters = SamplingParams(
             max_tokens=min(sampling.max_tokens, room),
             temperature=sampling.temperature,
@@ -106,7 +106,7 @@ class VllmEngine:
             logprobs=0,
             detokenize=False,
             # A token's version is the one in force when it arrives, so arrivals must be seen.
-            output_kind=RequestOutputKind.DELTA if keeps else RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA,
         )
         answer = await self._request(prompt_ids, parameters, session)
         self._meter.count(session, prompt_ids, answer.cached_tokens)
@@ -132,52 +132,57 @@ class VllmEngine:
         Raises:
             EngineError: the engine refused the weights, or died and is not to be restarted.
         """
-        self._weights = weights
-        if self._restarting is not None:
-            # It waits for the weights to be still, which they are when this returns.
-            self._restarting.cancel()
-            await asyncio.wait([self._restarting])
-        if self._engine is None or self._engine.errored:
-            await self._replace()
+        self._weights, self._updating = weights, True
         began = time.monotonic()
         try:
-            num_bytes = await self._sync(version)
-        except RolloutError as error:
-            if not self._died(error):
-                raise EngineError(str(error)) from error
-            self._check_restarts("died during a weight update")
-            await self._replace()
-            num_bytes = await self._sync(version)
+            num_bytes = await self._update(version)
+        except NotReadyError as error:
+            raise EngineError(str(error)) from error
+        finally:
+            self._updating = False
         self._meter.synced(time.monotonic() - began, num_bytes)
         self._ready.set()
         logger.debug("policy version %d, %d bytes", version, num_bytes)
 
     async def sleep(self) -> None:
-        """Free the device's memory: weights and key-value cache. On a CPU there is none to free."""
-        if not self._config.sleep or self._spec.device == "cpu" or self._asleep:
+        """Free the device's memory: weights and key-value cache. On a CPU there is none to free.
+
+        Raises:
+            EngineError: the engine refused.
+        """
+        process = self._running
+        if not self._config.sleep or self._spec.device == "cpu" or process.asleep or process.lost:
             return
         with self._meter.measured("sleep"):
             # Level 2 discards the weights: the next update brings them all.
-            await self._engine.sleep(level=2)
-        self._asleep = True
+            await self._call(process, "sleep", process.llm.sleep(level=2))
+        process.asleep = True
 
     async def wake(self) -> None:
-        """Take the weights' memory back; the cache's follows when new weights have come."""
-        if self._asleep:
-            with self._meter.measured("wake"):
-                await self._engine.wake_up(tags=["weights"])
+        """Take the weights' memory back; the cache's follows when new weights have come.
+
+        Raises:
+            EngineError: the engine refused, as when the device's memory is full.
+        """
+        process = self._running
+        if not process.asleep or process.lost:
+            return
+        free_cached_memory()
+        with self._meter.measured("wake"):
+            await self._call(process, "wake", process.llm.wake_up(tags=["weights"]))
 
     async def close(self) -> None:
         """End the process; requests in flight fail. May be called twice."""
-        self._closed = True
         self.failure = "the engine was closed"
         self._ready.set()
-        if self._restarting is not None:
-            self._restarting.cancel()
-            await asyncio.wait([self._restarting])
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await asyncio.to_thread(end_engine, engine)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+        process, self._process = self._process, None
+        if process is not None:
+            process.requests.end()
+            await asyncio.to_thread(end_engine, process.llm)
 
     def drain_metrics(self) -> dict[str, float]:
         """Return what was measured since the last call."""
@@ -185,39 +190,40 @@ class VllmEngine:
 
     async def _request(self, prompt_ids: list[int], parameters: Any, session: str) -> Answer:
         """Run one request to its end, again if the engine dies or an update aborts it."""
+        what, limit = f"request of {session}", self._config.request_timeout_s
         try:
-            async with asyncio.timeout(self._config.request_timeout_s):
+            async with asyncio.timeout(limit):
                 while True:
                     await self._ready.wait()
                     if self.failure is not None:
-                        raise EngineError(f"request of {session}: {self.failure}")
-                    engine = self._engine
+                        raise EngineError(f"{what}: {self.failure}")
+                    process = self._running
+                    work = run_request(
+                        process.llm,
+                        prompt_ids,
+                        parameters,
+                        f"{session}/{next(self._numbers)}",
+                        version=lambda: self.policy_version,
+                        heard=process.heard,
+                    )
                     try:
-                        with boundary(f"request of {session}"):
-                            answer = await run_request(
-                                engine,
-                                prompt_ids,
-                                parameters,
-                                f"{session}/{next(self._numbers)}",
-                                version=lambda: self.policy_version,
-                            )
-                    except Aborted:
+                        answer = await process.request(what, work)
+                    except EngineLostError:
+                        self._lose(process, "died")
                         continue
-                    except RolloutError as error:
-                        if not self._died(error):
-                            raise EngineError(str(error)) from error
-                        self._lost(engine, "died")
-                        continue
-                    self._heard_at = time.monotonic()
-                    self._deaths = 0
-                    return answer
+                    if answer is not None:
+                        self._deaths = 0
+                        return answer
         except TimeoutError:
-            limit = self._config.request_timeout_s
-            if time.monotonic() - self._heard_at > limit and self._engine is not None:
-                self._lost(self._engine, f"answered nothing for {limit:g} s")
             raise EngineError(
-                f"request of {session}: no answer within engine.request_timeout_s={limit:g}"
+                f"{what}: no answer within engine.request_timeout_s={limit:g}"
             ) from None
+
+    @property
+    def _running(self) -> EngineProcess:
+        if self._process is None:
+            raise EngineError("the engine is not open; await start() first")
+        return self._process
 
     def _seed(self, sampling: Sampling) -> int | None:
         # On a CPU, vLLM dies of a seeded request whose prompt it prefills in pieces.
@@ -225,37 +231,71 @@ class VllmEngine:
             return None
         return sampling.seed % 2**63
 
-    def _died(self, error: RolloutError) -> bool:
-        from vllm.v1.engine.exceptions import EngineDeadError
+    async def _watch(self) -> None:
+        """Notice a process that dies while nobody asks it, or that hangs."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            limit = self._config.hang_timeout_s
+            process = self._process
+            if process is None or process.lost or self._updating or not self._ready.is_set():
+                continue
+            if not process.alive():
+                self._lose(process, "died")
+            elif process.requests and process.silent_s() > limit:
+                self._lose(process, f"wrote nothing for engine.hang_timeout_s={limit:g}")
 
-        lost = (
-            self._engine is None
-            or self._engine.errored
-            or any(not process.is_alive() for process in engine_processes(self._engine))
-        )
-        return lost or isinstance(error.__cause__, EngineDeadError)
-
-    def _lost(self, engine: Any, what: str) -> None:
-        """Start a replacement, once, for an engine that died or hangs."""
-        if self._closed or engine is not self._engine or self._restarting is not None:
+    def _lose(self, process: EngineProcess, what: str) -> None:
+        """Give a process up, once; what it was asked waits for the next one."""
+        if process is not self._process or process.lost:
             return
+        process.lost = what
         self._ready.clear()
-        self._restarting = asyncio.create_task(self._recover(what), name="vllm-restart")
+        process.requests.end()
+        self._in_background(self._recover(process), "vllm-restart")
 
-    async def _recover(self, what: str) -> None:
+    async def _recover(self, lost: EngineProcess) -> None:
+        assert self._weights is not None
         try:
-            self._check_restarts(what)
-            logger.warning("vLLM's process %s; starting another", what)
-            assert self._weights is not None
-            # An update in progress would be caught half-way; its own sync finds the new engine.
+            # An update in progress would be caught half-way; it replaces a lost process itself.
             async with self._weights.lock:
-                await self._replace()
-                await self._sync(self.policy_version)
-        except (RolloutError, NotReadyError) as error:
+                if self._process is not lost:
+                    return
+                await self._restart(self.policy_version)
+        except (EngineError, NotReadyError) as error:
             self.failure = str(error)
-        finally:
-            self._restarting = None
         self._ready.set()
+
+    async def _update(self, version: int) -> int:
+        process = self._running
+        if not process.lost and process.alive():
+            try:
+                return await self._sync(version)
+            except EngineLostError as error:
+                process.lost = f"was lost ({error})"
+        return await self._restart(version)
+
+    async def _restart(self, version: int) -> int:
+        """Replace the process until one takes the weights; returns their bytes."""
+        while True:
+            process = self._running
+            process.lost = process.lost or "died"
+            self._ready.clear()
+            self._check_restarts(process.lost)
+            logger.warning("vLLM's process %s; starting another", process.lost)
+            self._meter.restarts += 1
+            process.requests.end()
+            await asyncio.to_thread(kill_engine, process.llm)
+            if self._spec.device != "cpu":
+                free_cached_memory()
+            await self._launch()
+            try:
+                return await self._sync(version)
+            except EngineLostError as error:
+                self._running.lost = f"was lost ({error})"
+
+    async def _launch(self) -> None:
+        llm = await start_engine(self._spec, self._config, log_file=self._log_file)
+        self._process = EngineProcess(llm)
 
     def _check_restarts(self, what: str) -> None:
         self._deaths += 1
@@ -264,48 +304,40 @@ class VllmEngine:
             raise EngineError(f"vLLM's process {what}, and engine.on_death is `stop`{where}")
         if self._deaths > self._config.max_restarts:
             raise EngineError(
-                f"vLLM's process {what} {self._deaths} times in a row "
+                f"vLLM's process {what}, {self._deaths} times in a row "
                 f"(engine.max_restarts={self._config.max_restarts}){where}"
             )
 
-    async def _replace(self) -> None:
-        if self._engine is not None:
-            self._meter.restarts += 1
-            await asyncio.to_thread(kill_engine, self._engine)
-        self._asleep = False
-        self._heard_at = time.monotonic()
-        await self.start()
+    async def _call(self, process: EngineProcess, what: str, work: Coroutine[Any, Any, T]) -> None:
+        """Await a call; a process that it shows to be lost is left to the next update."""
+        try:
+            await process.call(what, work, limit_s=self._config.update_timeout_s)
+        except EngineLostError as error:
+            self._lose(process, f"was lost ({error})")
 
     async def _sync(self, version: int) -> int:
-        """Bring the weights; notice if the process dies meanwhile."""
-        engine = self._engine
-        with boundary(f"weight update to version {version}"):
-            async with asyncio.timeout(self._config.update_timeout_s):
-                work = asyncio.create_task(self._transfer(engine))
-                try:
-                    # vLLM answers a call that was under way when its process died never.
-                    while not (await asyncio.wait([work], timeout=DEATH_CHECK_S))[0]:
-                        if any(not process.is_alive() for process in engine_processes(engine)):
-                            raise EngineError(f"weight update to version {version}: vLLM died")
-                finally:
-                    if not work.done():
-                        work.cancel()
-                        await asyncio.wait([work])
-                num_bytes = work.result()
-                self.policy_version = version
-                await engine.resume_generation()
+        process = self._running
+        what = f"weight update to version {version}"
+        work = self._transfer(process, version)
+        return await process.call(what, work, limit_s=self._config.update_timeout_s)
+
+    async def _transfer(self, process: EngineProcess, version: int) -> int:
+        """Pause, send, drop what old weights computed, go on."""
+        assert self._weights is not None
+        llm, mode = process.llm, _PAUSE_MODES[self._config.on_update]
+        if not process.asleep:
+            await llm.pause_generation(mode=mode, clear_cache=mode != "keep")
+        num_bytes = await send_weights(llm, self._weights, device=self._spec.device)
+        if process.asleep:
+            await llm.wake_up(tags=["kv_cache"])
+            process.asleep = False
+        # Requests that go on compute their keys and values again, under the new weights.
+        await llm.reset_prefix_cache(reset_running_requests=mode == "keep")
+        self.policy_version = version
+        await llm.resume_generation()
         return num_bytes
 
-    async def _transfer(self, engine: Any) -> int:
-        """Pause, send, drop what old weights computed."""
-        assert self._weights is not None
-        mode = _PAUSE_MODES[self._config.on_update]
-        if not self._asleep:
-            await engine.pause_generation(mode=mode, clear_cache=mode != "keep")
-        num_bytes = await send_weights(engine, self._weights, device=self._spec.device)
-        if self._asleep:
-            await engine.wake_up(tags=["kv_cache"])
-            self._asleep = False
-        # Requests that go on compute their keys and values again, under the new weights.
-        await engine.reset_prefix_cache(reset_running_requests=mode == "keep")
-        return num_bytes
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

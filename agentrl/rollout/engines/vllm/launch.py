@@ -143,8 +143,9 @@ def _environment(log: Path, spec: ModelSpec, config: VllmEngineConfig) -> Iterat
     """Set what vLLM and its process read from the environment, while they start."""
     wanted = {LOG_ENV: str(log), "VLLM_NO_USAGE_STATS": "1"}
     if spec.device != "cpu":
-        # CUDA memory handles travel pickled between the two processes of this one program.
-        wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
+        # CUDA memory handles travel pickled between the two processes of this one program, so it
+        # stays set: this process reads it at every weight update.
+        os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     elif config.cpu_threads:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{config.cpu_threads - 1}"
     before = {name: os.environ.get(name) for name in wanted}

@@ -4,12 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agentrl.errors import EngineError
 from agentrl.rollout.engine import Completion
-
-
-class Aborted(EngineError):
-    """A weight update ended the request; what it wrote is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +23,12 @@ async def run_request(
     request_id: str,
     *,
     version: Callable[[], int],
-) -> Answer:
+    heard: Callable[[], None],
+) -> Answer | None:
     """Send a request and collect its tokens, each stamped with the version that wrote it.
 
-    Raises:
-        Aborted: a weight update ended it.
+    `heard` is called when tokens come. None is returned if a weight update ended the request:
+    what it wrote is of no use then.
     """
     token_ids: list[int] = []
     logprobs: list[float] = []
@@ -40,6 +36,7 @@ async def run_request(
     cached, reason, output = 0, None, None
     prompt = {"prompt_token_ids": prompt_ids}
     async for output in engine.generate(prompt, parameters, request_id):
+        heard()
         written = output.outputs[0]
         token_ids += written.token_ids
         if written.logprobs:
@@ -49,7 +46,7 @@ async def run_request(
         cached = max(cached, output.num_cached_tokens or 0)
         reason = written.finish_reason
     if reason not in ("stop", "length"):
-        raise Aborted(request_id)
+        return None
     completion = Completion(
         token_ids=token_ids, logprobs=logprobs, finish_reason=reason, policy_versions=versions
     )

@@ -80,6 +80,11 @@ async def _send_handles(engine: Any, source: WeightSource) -> int:
     return sum(_size(tensor) for _, tensor in tensors)
 
 
+def free_cached_memory() -> None:
+    """Give back what torch keeps of the device's memory, which the engine may need."""
+    torch.cuda.empty_cache()
+
+
 @contextmanager
 def _shared_buffer(size: int) -> Iterator[tuple[str, memoryview]]:
     folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None

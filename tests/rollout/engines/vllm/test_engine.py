@@ -23,6 +23,7 @@ from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.engine import Completion, Sampling
 from agentrl.rollout.engines.vllm.engine import VllmEngine
 from agentrl.rollout.engines.vllm.launch import ModelSpec
+from agentrl.rollout.engines.vllm.transfer import send_weights
 from agentrl.rollout.engines.vllm.versions import engine_processes
 from agentrl.rollout.engines.weights import ModuleWeights
 
@@ -60,12 +61,19 @@ class Live:
         async with self.weights.lock:
             await self.engine.update_weights(self.weights, version)
 
+    @property
+    def llm(self) -> Any:
+        return self.engine._running.llm
+
+    def restarts(self) -> float:
+        return self.engine.drain_metrics()["engine/restarts"]
+
     async def parity(self) -> float:
         [scores] = await self.engine.score(PROMPT)
         return largest_gap(scores, reference_logprobs(self.model, PROMPT))
 
-    def kill(self) -> None:
-        os.kill(engine_processes(self.engine._engine)[0].pid, signal.SIGKILL)
+    def send(self, number: signal.Signals) -> None:
+        os.kill(engine_processes(self.llm)[0].pid, number)
 
     async def long_requests(self, count: int = 4) -> list[Completion]:
         return await asyncio.gather(*(self.long_request(i) for i in range(count)))
@@ -73,7 +81,7 @@ class Live:
     async def in_flight(self, count: int) -> None:
         """Wait until so many requests are being worked on."""
         async with asyncio.timeout(60):
-            while self.engine._engine.output_processor.get_num_unfinished_requests() < count:
+            while self.llm.output_processor.get_num_unfinished_requests() < count:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
 
@@ -109,10 +117,7 @@ async def test_logprobs_are_those_of_the_distribution_that_was_sampled(
 
 
 async def test_a_score_is_the_trainers(live: Live) -> None:
-    assert (
-        largest_gap((await live.engine.score(PROMPT))[0], reference_logprobs(live.model, PROMPT))
-        < 1e-3
-    )
+    assert await live.parity() < 1e-3
 
 
 async def test_long_prompts_prefilled_in_pieces_are_no_trouble_to_seeded_requests(
@@ -171,10 +176,7 @@ async def test_requests_in_flight_fare_as_on_update_says(live: Live, on_update: 
             assert done.policy_versions == sorted(done.policy_versions)
         else:
             assert versions == [before if on_update == "wait" else before + 1]
-    assert (
-        largest_gap((await live.engine.score(PROMPT))[0], reference_logprobs(live.model, PROMPT))
-        < 1e-3
-    )
+    assert await live.parity() < 1e-3
 
 
 async def test_tokens_after_an_update_do_not_see_keys_of_the_old_weights(live: Live) -> None:
@@ -193,34 +195,60 @@ async def test_tokens_after_an_update_do_not_see_keys_of_the_old_weights(live: L
 async def test_a_killed_process_is_replaced_and_no_request_is_lost(live: Live) -> None:
     running = asyncio.create_task(live.long_requests())
     await live.in_flight(4)
-    live.kill()
+    live.send(signal.SIGKILL)
     assert [len(done.token_ids) for done in await running] == [300] * 4
     assert live.engine.drain_metrics()["engine/restarts"] == 1
-    assert (
-        largest_gap((await live.engine.score(PROMPT))[0], reference_logprobs(live.model, PROMPT))
-        < 1e-3
-    )
+    assert await live.parity() < 1e-3
 
 
 async def test_a_process_that_died_unnoticed_is_replaced_by_the_next_update(live: Live) -> None:
-    live.kill()
+    live.send(signal.SIGKILL)
     await asyncio.sleep(0.5)
     disturb(live.model, 0.05, seed=2)
     await live.sync(live.engine.policy_version + 1)
-    assert (
-        largest_gap((await live.engine.score(PROMPT))[0], reference_logprobs(live.model, PROMPT))
-        < 1e-3
-    )
+    assert await live.parity() < 1e-3
 
 
-async def test_a_hung_process_hits_the_deadline_and_is_replaced(live: Live) -> None:
-    live.configure(request_timeout_s=3.0)
-    os.kill(engine_processes(live.engine._engine)[0].pid, signal.SIGSTOP)
-    with pytest.raises(EngineError, match=r"no answer within engine\.request_timeout_s=3"):
-        await live.engine.generate(PROMPT, Sampling(max_tokens=4), session="e")
+async def test_a_process_that_dies_during_an_update_is_replaced_once(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*words: Any, **options: Any) -> int:
+        monkeypatch.undo()
+        live.send(signal.SIGKILL)
+        return await send_weights(*words, **options)
+
+    live.configure(on_update="continue")
+    running = asyncio.create_task(live.long_requests())
+    await live.in_flight(4)
+    before = live.restarts()
+    monkeypatch.setattr("agentrl.rollout.engines.vllm.engine.send_weights", killed)
+    version = live.engine.policy_version + 1
+    await live.sync(version)
+    assert [set(done.policy_versions) for done in await running] == [{version}] * 4
+    assert await live.parity() < 1e-3
+    assert live.restarts() == before + 1
+
+
+async def test_a_hung_process_is_replaced_and_no_request_is_lost(live: Live) -> None:
+    before = live.restarts()
+    live.configure(hang_timeout_s=2.0)
+    running = asyncio.create_task(live.long_requests())
+    await live.in_flight(4)
+    live.send(signal.SIGSTOP)
+    assert [len(done.token_ids) for done in await running] == [300] * 4
+    assert live.restarts() == before + 1
+
+
+async def test_a_hung_generate_hits_its_deadline(live: Live) -> None:
+    live.configure(request_timeout_s=1.0)
+    live.send(signal.SIGSTOP)
+    try:
+        with pytest.raises(EngineError, match=r"no answer within engine\.request_timeout_s=1"):
+            await live.long_request(0)
+    finally:
+        live.send(signal.SIGCONT)
     live.configure()
-    done = await live.engine.generate(PROMPT, Sampling(max_tokens=4), session="e")
-    assert len(done.token_ids) == 4
+    assert len((await live.long_request(0)).token_ids) == 300
 
 
 async def test_a_refused_tensor_is_named(live: Live) -> None:
@@ -236,7 +264,7 @@ async def test_with_on_death_stop_requests_fail_and_the_engine_says_why(live: Li
     live.configure(on_death="stop")
     running = asyncio.create_task(live.long_request(1))
     await live.in_flight(1)
-    live.kill()
+    live.send(signal.SIGKILL)
     with pytest.raises(EngineError, match=r"on_death is `stop`; see .*vllm\.log"):
         await running
     assert live.engine.failure is not None
