@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from agentrl.errors import ConfigError, NotReadyError, RunError
+from agentrl.errors import ConfigError, EngineError, NotReadyError, RunError
+from agentrl.rollout.engines.transformers import TransformersEngine
 from agentrl.trainer import checkpoint
 from agentrl.trainer.data import read_rows
 from agentrl.trainer.data_order import take
@@ -174,3 +175,16 @@ def test_overlap_needs_an_engine_with_weights_of_its_own(make_config: Any) -> No
     config = make_config(rollout={"group_size": 4, "max_staleness": 1})
     with pytest.raises(ConfigError, match=r"rollout\.max_staleness=1 needs an engine with weights"):
         Trainer(config)
+
+
+def test_an_evaluation_without_a_finished_episode_stops_the_run(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*words: Any, **options: Any) -> None:
+        raise EngineError("the engine is gone")
+
+    monkeypatch.setattr(TransformersEngine, "generate", fail)
+    trainer = Trainer(make_config(eval={"samples": 2}))
+    with pytest.raises(RunError, match=r"eval0: none of \d episodes .* the engine is gone"):
+        trainer.train()
+    assert trainer.progress.success == {}

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from vllm_support import IMPORT_WARNINGS, require_vllm, smollm2
 
@@ -18,6 +17,7 @@ from agentrl.config.load import validate
 from agentrl.config.run import RunConfig
 from agentrl.config.train import OptimiserConfig
 from agentrl.errors import RunError
+from agentrl.rollout.engines.vllm.versions import engine_processes
 from agentrl.trainer.compute import Compute
 from agentrl.trainer.engines import open_engine
 from agentrl.trainer.optimiser import Optimiser
@@ -122,8 +122,8 @@ async def test_an_engine_killed_in_mid_rollout_comes_back_or_stops_the_run(
     async with asyncio.timeout(120):
         while trainer.progress.step < 1 and not running.done():
             await asyncio.sleep(0.02)
-    core = [c for c in psutil.Process().children() if "EngineCore" in " ".join(c.cmdline())]
-    os.kill(core[0].pid, signal.SIGKILL)
+    engine: Any = trainer.runtime.engine
+    os.kill(engine_processes(engine._running.llm)[0].pid, signal.SIGKILL)
     if on_death == "restart":
         assert (await running).steps == 3
         steps = metrics_of(config.run_dir)
