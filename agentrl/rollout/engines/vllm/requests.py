@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agentrl.errors import EngineError
 from agentrl.rollout.engine import Completion
 
 
@@ -29,6 +30,9 @@ async def run_request(
 
     `heard` is called when tokens come. None is returned if a weight update ended the request:
     what it wrote is of no use then.
+
+    Raises:
+        EngineError: it ended for another reason than a stop token or its length.
     """
     token_ids: list[int] = []
     logprobs: list[float] = []
@@ -38,15 +42,17 @@ async def run_request(
     async for output in engine.generate(prompt, parameters, request_id):
         heard()
         written = output.outputs[0]
+        reason = written.finish_reason
+        if reason == "abort":
+            return None
         token_ids += written.token_ids
         if written.logprobs:
             pairs = zip(written.token_ids, written.logprobs, strict=True)
             logprobs += [position[token].logprob for token, position in pairs]
         versions += [version()] * len(written.token_ids)
         cached = max(cached, output.num_cached_tokens or 0)
-        reason = written.finish_reason
     if reason not in ("stop", "length"):
-        return None
+        raise EngineError(f"request {request_id}: vLLM ended it with {reason!r}")
     completion = Completion(
         token_ids=token_ids, logprobs=logprobs, finish_reason=reason, policy_versions=versions
     )
