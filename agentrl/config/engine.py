@@ -71,7 +71,7 @@ class HttpEngineConfig(Section):
     """Servers that are already running: one or several replicas of one model."""
 
     type: Literal["http"]
-    urls: Annotated[list[str], Field(min_length=1)]
+    urls: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/]+")]], Field(min_length=1)]
     """Base addresses of the replicas, such as http://127.0.0.1:8000."""
     api: Literal["vllm", "sglang", "openai_chat"] = "vllm"
     """`openai_chat` serves `eval` and `rollout` only: it hands out no token ids."""

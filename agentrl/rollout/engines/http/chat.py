@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentrl.config.engine import HttpEngineConfig
 from agentrl.contracts.message import Message
 from agentrl.contracts.tool import ToolCall
 from agentrl.errors import EngineError
@@ -26,19 +25,6 @@ class ChatEngine(HttpEngine):
     """Asks a chat endpoint for every policy turn."""
 
     health_path = "/v1/models"
-
-    def __init__(self, config: HttpEngineConfig) -> None:
-        super().__init__(config)
-        self._model = config.model
-
-    async def start(self) -> None:
-        """Find out who is there, and what the model is called.
-
-        Raises:
-            NotReadyError: no server answers, or it names no model.
-        """
-        await super().start()
-        self._model = self._model or await self._served_model()
 
     async def reply(
         self,
@@ -64,14 +50,14 @@ class ChatEngine(HttpEngine):
             body["tools"] = list(tools)
         async with self._deadline(f"request of {session}"):
             answer, _ = await self._ask(Call(path="/v1/chat/completions", body=body), session)
+        turn = sum(earlier["role"] == "assistant" for earlier in messages)
         with understood(answer):
             message = answer["choices"][0]["message"]
-        turn = sum(earlier["role"] == "assistant" for earlier in messages)
-        calls = tuple(
-            replace(_incoming(call["function"]), id=f"call_{turn}_{index}")
-            for index, call in enumerate(message.get("tool_calls") or [])
-        )
-        return ParsedTurn(content=message.get("content") or "", calls=calls)
+            calls = tuple(
+                replace(_incoming(call["function"]), id=f"call_{turn}_{index}")
+                for index, call in enumerate(message.get("tool_calls") or [])
+            )
+            return ParsedTurn(content=message.get("content") or "", calls=calls)
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, *, session: str

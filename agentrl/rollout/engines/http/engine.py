@@ -32,7 +32,7 @@ from agentrl.rollout.engines.http.replicas import Replica, Replicas
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S, HEALTH_TIMEOUT_S = 5.0, 5.0
-LONGEST_PAUSE_S = 5.0
+LONGEST_PAUSE_S, RETRY_S = 5.0, 1.0
 MISSES = 2
 """Of health checks in a row, before a replica's requests are sent to another."""
 
@@ -55,8 +55,9 @@ class HttpEngine:
         self.policy_version = 0
         self.failure: str | None = None
         self._config = config
-        self._own_dir = None if weight_dir else tempfile.mkdtemp(prefix="agentrl-weights-")
-        self._weight_dir = weight_dir or Path(str(self._own_dir))
+        self._model = config.model
+        self._weight_dir = weight_dir
+        self._own_dir: Path | None = None
         self._folder: Path | None = None
         self._replicas = Replicas(config.urls)
         self._client: httpx.AsyncClient | None = None
@@ -80,15 +81,23 @@ class HttpEngine:
         # Of its own, so that neither waits for a connection behind the requests.
         timeout = httpx.Timeout(self._config.update_timeout_s, connect=CONNECT_TIMEOUT_S)
         self._control = httpx.AsyncClient(headers=self._headers(), timeout=timeout)
-        self._api = SglangApi() if self._config.api == "sglang" else VllmApi("")
+        try:
+            self._api = await self._meet()
+        except NotReadyError:
+            await self.close()
+            raise
+        self._watch = asyncio.create_task(self._watch_health(), name="http-engine-health")
+
+    async def _meet(self) -> ServerApi:
+        """Find the servers, and what their model is called."""
         await asyncio.gather(*(self._check(replica) for replica in self._replicas.all))
         if not self._replicas.serving:
             troubles = self._replicas.troubles()
-            await self.close()
             raise NotReadyError(f"engine.urls: no server answers ({troubles}); start one")
-        if self._config.api == "vllm":
-            self._api = VllmApi(self._config.model or await self._served_model())
-        self._watch = asyncio.create_task(self._watch_health(), name="http-engine-health")
+        if self._config.api == "sglang":
+            return SglangApi()
+        self._model = self._model or await self._served_model()
+        return VllmApi(self._model)
 
     async def generate(
         self, prompt_ids: list[int], sampling: Sampling, *, session: str
@@ -127,6 +136,8 @@ class HttpEngine:
                     if isinstance(outcome, BaseException) and not isinstance(outcome, ReplicaError):
                         raise outcome
                 answers = [one for one in tried if not isinstance(one, BaseException | None)]
+                if not answers:
+                    await asyncio.sleep(RETRY_S)
         with understood(answers):
             return [api.scores(answer, token_ids) for answer in answers]
 
@@ -159,7 +170,7 @@ class HttpEngine:
     async def _bring_all(self, folder: Path, version: int) -> None:
         before, self._folder = self._folder, folder
         outcomes = await asyncio.gather(
-            *(self._bring(replica, version) for replica in self._replicas.serving),
+            *(self._bring(replica) for replica in self._replicas.serving),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -275,7 +286,10 @@ class HttpEngine:
             transient = status == 429 or status >= 500
             why = f"{replica.url}{call.path}: {status} {answer.text[:300]}"
             raise ReplicaError(why) if transient else EngineError(why)
-        return answer.json() if answer.content[:1] in (b"{", b"[") else {}
+        try:
+            return answer.json() if answer.content[:1] in (b"{", b"[") else {}
+        except ValueError as error:
+            raise ReplicaError(f"{replica.url}{call.path}: broken JSON: {error}") from error
 
     async def _watch_health(self) -> None:
         await asyncio.gather(*(self._watch_replica(replica) for replica in self._replicas.all))
@@ -295,7 +309,7 @@ class HttpEngine:
             if not replica.healthy:
                 async with self._bringing:
                     if self._folder is not None:
-                        await self._bring(replica, self.policy_version)
+                        await self._bring(replica)
         except (httpx.HTTPError, EngineError, TimeoutError) as error:
             replica.missed += 1
             # A busy server may be late once; one that refuses is gone.
@@ -305,7 +319,7 @@ class HttpEngine:
             return
         self._replicas.up(replica)
 
-    async def _bring(self, replica: Replica, version: int) -> None:
+    async def _bring(self, replica: Replica) -> None:
         """Have one replica load the current folder."""
         assert self._control is not None
         calls = self._open_api.update(str(self._folder))
@@ -320,12 +334,14 @@ class HttpEngine:
             # What it computes with now is not known: it stays out until an update succeeds.
             self._replicas.down(replica, f"weight update: {error or 'deadline passed'}")
             raise
-        replica.version = version
 
     async def _served_model(self) -> str:
         assert self._control is not None
         replica = self._replicas.serving[0]
-        answer = await self._control.get(replica.url + "/v1/models")
+        try:
+            answer = await self._control.get(replica.url + "/v1/models")
+        except httpx.HTTPError as error:
+            raise NotReadyError(f"{replica.url}/v1/models: {error or type(error)}") from error
         if answer.status_code != 200 or not answer.json().get("data"):
             raise NotReadyError(f"{replica.url}/v1/models names no model; set engine.model")
         return str(answer.json()["data"][0]["id"])
@@ -335,6 +351,9 @@ class HttpEngine:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        if self._weight_dir is None:
+            self._own_dir = self._weight_dir = Path(tempfile.mkdtemp(prefix="agentrl-weights-"))
+            self._own_dir.chmod(0o755)
         self._weight_dir.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".weights-", dir=self._weight_dir))
         partial.chmod(0o755)
@@ -360,7 +379,7 @@ def understood(answer: Any) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(
             f"the server's answer is not what engine.api promises ({error!r}): {str(answer)[:300]}"
         ) from error

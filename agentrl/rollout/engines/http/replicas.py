@@ -14,12 +14,10 @@ from agentrl.rollout.engines.in_flight import InFlight
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Replica:
-    """One server. It serves when it is healthy and has the current weights."""
+    """One server. It is healthy when it answers and has the current weights."""
 
     url: str
     healthy: bool = False
-    version: int | None = None
-    """Of the weights that it was brought; None when it may have any, as after a start."""
     trouble: str = "not asked yet"
     missed: int = 0
     """Health checks that failed, one after the other."""
@@ -41,8 +39,6 @@ class Replicas:
     def down(self, replica: Replica, why: str) -> None:
         """Take a replica out of service; its requests end, to be sent to another."""
         replica.healthy, replica.trouble = False, why
-        # It may be a new process when it comes back, with the weights that it started with.
-        replica.version = None
         replica.requests.end()
 
     @property

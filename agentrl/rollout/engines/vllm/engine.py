@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentrl.config.engine import VllmEngineConfig
-from agentrl.errors import EngineError, NotReadyError
+from agentrl.errors import AgentRLError, EngineError
 from agentrl.rollout.engine import Completion, Sampling, WeightSource
 from agentrl.rollout.engines.vllm.launch import (
     ModelSpec,
@@ -136,7 +136,7 @@ class VllmEngine:
         began = time.monotonic()
         try:
             num_bytes = await self._update(version)
-        except NotReadyError as error:
+        except (AgentRLError, OSError) as error:
             raise EngineError(str(error)) from error
         finally:
             self._updating = False
@@ -261,7 +261,7 @@ class VllmEngine:
                 if self._process is not lost:
                     return
                 await self._restart(self.policy_version)
-        except (EngineError, NotReadyError) as error:
+        except (AgentRLError, OSError) as error:
             self.failure = str(error)
         self._ready.set()
 
