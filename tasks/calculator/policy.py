@@ -1,6 +1,6 @@
 """The policy of the calculator task, built from scratch when a run starts.
 
-A Llama of half a million parameters and a byte-level BPE tokenizer trained on the task's own
+A Llama of 0.6 million parameters and a byte-level BPE tokenizer trained on the task's own
 problems, in which every number below 100 is one token. The chat template is ChatML with Hermes
 tool calls; it lists the tools by name and parameters only, to keep the prompt short. One seed
 always gives the same weights.
