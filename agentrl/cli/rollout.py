@@ -38,4 +38,4 @@ def rollout(
             console.print(transcript(trajectory), markup=False, highlight=False, soft_wrap=True)
     if output is not None:
         write_traces(output, group_traces(0, "eval", groups))
-        console.print(f"{len(groups)} trajectories written to {output}")
+        console.print(f"{len(groups)} trajectories written to {output}", markup=False)

@@ -133,6 +133,7 @@ def _summarise(console: "Console", result: "TrainResult", words: list[str]) -> N
     console.print(
         f"run folder: {result.run_dir} (metrics.jsonl, traces/, checkpoints/)\n"
         f"look at a dialogue: {rollout}",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )

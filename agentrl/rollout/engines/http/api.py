@@ -50,7 +50,8 @@ class VllmApi:
 
     Start it with `VLLM_SERVER_DEV_MODE=1`, `--logprobs-mode processed_logprobs`,
     `--generation-config vllm` and, to be trained with, `--worker-extension-cls
-    agentrl.rollout.engines.vllm.worker.WeightWorker`.
+    agentrl.rollout.engines.vllm.worker.WeightWorker`. Seeds are not sent: a server on a CPU dies of
+    one whose prompt it prefills in pieces.
     """
 
     update_needs = (
@@ -71,7 +72,6 @@ class VllmApi:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
-            "seed": None if sampling.seed is None else sampling.seed % 2**63,
             "stop_token_ids": list(sampling.stop_token_ids),
             "ignore_eos": True,
             "logprobs": 0,

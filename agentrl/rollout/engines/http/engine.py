@@ -268,18 +268,17 @@ class HttpEngine:
         try:
             return await replica.requests.run(self._post(self._client, replica, call))
         except ReplicaError:
-            # It may be the request, or the replica: ask the replica.
+            # It may be the request, an idle connection, or the replica: ask the replica.
             if replica.healthy:
                 await self._check(replica)
             raise
 
     async def _post(self, client: httpx.AsyncClient, replica: Replica, call: Call) -> Any:
-        """Send one call to one replica; take it out of service if it fails."""
+        """Send one call to one replica."""
         try:
             answer = await client.post(replica.url + call.path, json=dict(call.body))
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
-            self._replicas.down(replica, why)
             raise ReplicaError(f"{replica.url}{call.path}: {why}") from error
         status = answer.status_code
         if status >= 400:

@@ -6,10 +6,13 @@ turns are cached, and moves only the sessions of a replica that is lost.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentrl.rollout.engines.in_flight import InFlight
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -33,11 +36,16 @@ class Replicas:
 
     def up(self, replica: Replica) -> None:
         """Let a replica serve."""
+        if not replica.healthy:
+            logger.info("%s is in service", replica.url)
         replica.healthy, replica.missed = True, 0
         self._changed.set()
 
     def down(self, replica: Replica, why: str) -> None:
         """Take a replica out of service; its requests end, to be sent to another."""
+        if replica.healthy:
+            others = len(self.serving) - 1
+            logger.warning("%s is out of service (%s); %d others serve", replica.url, why, others)
         replica.healthy, replica.trouble = False, why
         replica.requests.end()
 
