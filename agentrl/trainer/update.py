@@ -3,9 +3,8 @@
     groups -> advantages -> sequences -> epochs x minibatches -> micro-batches -> loss -> step
 
 `old_logprobs` are the engine's (with a rollout correction: the trainer's, computed before the
-first step), fixed over all epochs. A gradient is accumulated over a
-minibatch's micro-batches and normalised by the minibatch's own totals, so its value does not
-depend on how the minibatch was cut.
+first step), fixed over all epochs. A gradient is accumulated over a minibatch's micro-batches and
+normalised by the minibatch's own totals, so its value does not depend on how the minibatch was cut.
 """
 
 import math
