@@ -33,7 +33,9 @@ async def test_the_servers_modules_are_not_importable(attack: Attack) -> None:
     code = """
 import importlib
 for name in ("frames", "zygote", "supervisor", "jail"):
-    try: importlib.import_module(name); print(name)
-    except ImportError: pass
+    try: module = importlib.import_module(name)
+    except ImportError: continue
+    # A package of the same name may be installed: it comes with vLLM.
+    if "site-packages" not in str(module.__file__): print(name, module.__file__)
 """
     assert (await attack(code)).stdout == ""
