@@ -15,9 +15,12 @@ from agentrl.config.run import RunConfig
 from agentrl.trainer.trainer import Trainer
 
 SCRIPT = """
+import signal
 import sys
 import torch
 from agentrl.trainer.trainer import Trainer
+# A shell's background jobs ignore it, and so would this process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 Trainer.from_config(sys.argv[1], sys.argv[2:], resume=True).train()
 """
