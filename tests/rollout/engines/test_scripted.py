@@ -88,7 +88,9 @@ async def test_requests_are_recorded_in_order():
 async def test_delayed_calls_do_not_wait_for_each_other():
     engine = ScriptedEngine([[1]], delay_s=0.2)
     async with asyncio.timeout(10):
-        await asyncio.gather(*(engine.generate([9], LONG, session=str(i)) for i in range(500)))
+        requests = (engine.generate([9], LONG, session=str(i)) for i in range(500))
+        done = await asyncio.gather(*requests)
+    assert [one.token_ids for one in done] == [[1]] * 500
 
 
 async def test_later_completions_carry_the_new_version(model):
