@@ -30,8 +30,8 @@ class Progress:
 
     `step` counts finished GRPO steps and is the policy version; `sft_step` those of SFT;
     `position` the samples begun, `pending` the positions among them that no step has learnt from
-    yet; `success` the evaluations so far, by step. `rewarded` counts
-    trajectories with a positive reward, `rewarded_by_execution` those of them that executed a tool.
+    yet; `success` the evaluations so far, by step. `rewarded` counts trajectories with a positive
+    reward, `rewarded_by_execution` those of them that executed a tool.
     """
 
     sft_step: int = 0

@@ -6,12 +6,14 @@ so nothing else would notice. The probe scores one fixed text with both.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from agentrl.config.engine import ParityConfig
 from agentrl.errors import RunError
 from agentrl.rollout.engine import Engine
+from agentrl.rollout.engines.score import score_tokens
 from agentrl.trainer.compute import Compute
 from agentrl.trainer.policy import Policy
 
@@ -47,7 +49,7 @@ class ParityProbe:
         every = self._config.every if self._config is not None else 0
         if self._config is None or not every or (self._syncs - 1) % every:
             return {}
-        ours = await compute.run(lambda: score(policy, self._token_ids))
+        ours = await compute.run(partial(score_tokens, policy.model, self._token_ids))
         theirs = await engine.score(self._token_ids)
         gap = max(abs(a - b) for copy in theirs for a, b in zip(ours, copy, strict=True))
         exact = policy.model.dtype == torch.float32
@@ -64,16 +66,3 @@ class ParityProbe:
                 f"differently, raise engine.parity.tolerance"
             )
         return {"engine/parity": gap}
-
-
-@torch.no_grad()
-def score(policy: Policy, token_ids: Sequence[int]) -> list[float]:
-    """Return the trainer's log-probability of every token but the first."""
-    ids_1T = torch.tensor([list(token_ids)], device=policy.device)
-    training = policy.model.training
-    policy.model.eval()
-    logits_TV = policy.model(input_ids=ids_1T, use_cache=False).logits[0, :-1].float()
-    policy.model.train(training)
-    picked_T1 = logits_TV.log_softmax(dim=-1).gather(-1, ids_1T[0, 1:, None])
-    scores: list[float] = picked_T1[:, 0].tolist()
-    return scores

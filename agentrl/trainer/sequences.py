@@ -16,9 +16,8 @@ import torch
 class TrainSequence:
     """One sequence to learn from; all tuples have equal length T.
 
-    `mask` is 1 on tokens that enter the loss. `weights` are
-    importance weights, empty without correction. SFT uses neither them nor advantage and
-    log-probabilities.
+    `mask` is 1 on tokens that enter the loss. `weights` are importance weights, empty without
+    correction. SFT uses neither them nor advantage and log-probabilities.
     """
 
     token_ids: tuple[int, ...]

@@ -10,18 +10,17 @@ Rollouts and updates must not overlap: await `sleep()` before the module's weigh
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
-import torch
 from transformers import PreTrainedModel
 
 from agentrl.errors import EngineError, RolloutError, boundary
 from agentrl.rollout.engine import Completion, Sampling, WeightSource
 from agentrl.rollout.engines.decode import DecodeBatch, EngineStats, Row
 from agentrl.rollout.engines.kv_cache import check_cacheable
+from agentrl.rollout.engines.score import evaluating, score_tokens
 from agentrl.rollout.engines.weights import copy_weights
 
 logger = logging.getLogger(__name__)
@@ -110,7 +109,8 @@ class TransformersEngine:
         """
         with boundary(f"the forward pass of {type(self._model).__name__}"):
             loop = asyncio.get_running_loop()
-            return [await loop.run_in_executor(self._worker, self._score, token_ids)]
+            work = partial(score_tokens, self._model, token_ids)
+            return [await loop.run_in_executor(self._worker, work)]
 
     async def update_weights(self, weights: WeightSource, version: int) -> None:
         """Take the weights; tensors that the engine's own module holds are not copied.
@@ -150,15 +150,6 @@ class TransformersEngine:
         await self.sleep()
         self._worker.shutdown()
 
-    @torch.inference_mode()
-    def _score(self, token_ids: list[int]) -> list[float]:
-        ids_1T = torch.tensor([token_ids], device=self._model.device)
-        with _evaluating(self._model):
-            logits_TV = self._model(input_ids=ids_1T, use_cache=False).logits[0, :-1].float()
-        logprobs_TV = logits_TV.log_softmax(dim=-1)
-        scored: list[float] = logprobs_TV.gather(-1, ids_1T[0, 1:, None])[:, 0].tolist()
-        return scored
-
     def _admit(self, prompt_ids: list[int], sampling: Sampling, session: str) -> Row:
         """Check a request and make its row."""
         if self._closed:
@@ -192,7 +183,7 @@ class TransformersEngine:
         loop = asyncio.get_running_loop()
         what = f"the forward pass of {type(self._model).__name__}"
         try:
-            with _evaluating(self._model):
+            with evaluating(self._model):
                 while self._waiting or self._batch.rows:
                     joining = self._take_joiners()
                     try:
@@ -229,15 +220,3 @@ class TransformersEngine:
                 error = EngineError(message)
                 error.__cause__ = cause
                 future.set_exception(error)
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode; restore every submodule's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
