@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from agentrl import Trainer
-from agentrl.trainer.report import Reporter
+from agentrl.runs.reporter import Reporter
 
 
 class Lines(Reporter):

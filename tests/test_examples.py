@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.contracts.registry import load_interactions, load_tools
+from agentrl.plugins.registry import load_interactions, load_tools
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

@@ -1,6 +1,6 @@
 """What an RL algorithm is to the trainer, and the tensors it works on.
 
-The trainer owns the model, the batches and the optimiser; an algorithm only says what a
+The trainer owns the model, the batches and the optimizer; an algorithm only says what a
 trajectory's tokens are worth and what the loss is. Subclass `RLAlgorithm` to write your own.
 
 Shapes: B sequences, T tokens. `logprobs_BT[b, t]` belongs to token t itself, given those before.

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from agentrl.trainer.report import Reporter
+from agentrl.runs.reporter import Reporter
 
 ROWS = 12
 TITLES = {"sft": "SFT on demonstrations", "eval": "Evaluating", "train": "GRPO"}

@@ -96,8 +96,8 @@ def _torch() -> Check:
 
 
 def _vllm() -> Check:
+    from agentrl.engines.vllm.versions import check_version, installed_version
     from agentrl.errors import NotReadyError
-    from agentrl.rollout.engines.vllm.versions import check_version, installed_version
 
     try:
         check_version()
@@ -156,12 +156,12 @@ def _sandbox(config: "RunConfig | None") -> Check:
 
 
 def _model(config: "RunConfig") -> Check:
-    from agentrl.contracts.registry import load_interactions, load_tools
     from agentrl.errors import AgentRLError
+    from agentrl.learner.models import chat_template, load_policy
+    from agentrl.plugins.registry import load_interactions, load_tools
     from agentrl.rollout.prefix_test import verify_template
     from agentrl.rollout.render import Renderer
     from agentrl.rollout.schemas import schema_dict
-    from agentrl.trainer.policy import chat_template, load_policy
 
     try:
         policy = load_policy(config.model, base=config.base_dir, seed=config.seed)
@@ -191,7 +191,7 @@ def _model(config: "RunConfig") -> Check:
 
 
 def _data(config: "RunConfig") -> Check:
-    from agentrl.contracts.registry import load_task
+    from agentrl.data.task import load_task
     from agentrl.errors import AgentRLError
 
     try:
@@ -210,8 +210,8 @@ def _data(config: "RunConfig") -> Check:
 
 def _tools(config: "RunConfig") -> Iterator[Check]:
     """Open every tool and call it once with arguments made from its schema."""
-    from agentrl.contracts.registry import load_interactions, load_tools
     from agentrl.errors import AgentRLError
+    from agentrl.plugins.registry import load_interactions, load_tools
 
     try:
         tools = load_tools(config.tools, config.base_dir)
@@ -227,7 +227,7 @@ def _tools(config: "RunConfig") -> Iterator[Check]:
 
 def _create_kwargs(config: "RunConfig", name: str) -> dict[str, Any]:
     """Return what the first training sample passes to the tool's `create`."""
-    from agentrl.contracts.registry import load_task
+    from agentrl.data.task import load_task
     from agentrl.errors import AgentRLError
 
     try:

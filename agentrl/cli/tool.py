@@ -27,8 +27,8 @@ def list_tools(
     from rich.console import Console
     from rich.table import Table
 
-    from agentrl.contracts.plugin import shipped_root
-    from agentrl.contracts.registry import load_tools
+    from agentrl.paths import shipped_root
+    from agentrl.plugins.registry import load_tools
 
     shipped = [f"tools/{path.name}" for path in sorted((shipped_root() / "tools").glob("*.yaml"))]
     table = Table("tool", "parameters", "description", "file", box=None)
@@ -93,8 +93,8 @@ def run(
 
 
 def _pick(source: str, name: str | None) -> Any:
-    from agentrl.contracts.registry import load_tools
     from agentrl.errors import ConfigError
+    from agentrl.plugins.registry import load_tools
 
     tools = load_tools(source, Path.cwd())
     if name is None and len(tools) == 1:

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agentrl.config.run import RunConfig
-from agentrl.contracts.plugin import resolve_path
 from agentrl.errors import ConfigError
+from agentrl.paths import resolve_path
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 

@@ -13,7 +13,7 @@ from agentrl.config.train import (
     CheckpointConfig,
     EvalConfig,
     GRPOConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     SFTConfig,
     TrainConfig,
 )
@@ -44,8 +44,8 @@ class ModelConfig(Section):
 class TaskConfig(Section):
     """Samples and their score."""
 
-    class_name: str = "agentrl.trainer.file_task.FileTask"
-    """Plugin reference of a `BaseTask`; the default reads verl or TRL rows."""
+    class_name: str | None = None
+    """Plugin reference of a `BaseTask`; when unset, verl or TRL rows are read."""
     config: dict[str, Any] = Field(default_factory=dict)
     train: str | None = None
     """A .jsonl or .parquet file, or a hub dataset `name[:config][:split]`."""
@@ -73,7 +73,7 @@ class RunConfig(Section):
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
     algorithm: GRPOConfig = GRPOConfig()
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     sft: SFTConfig = SFTConfig()
     eval: EvalConfig = EvalConfig()

@@ -1,4 +1,4 @@
-"""How the policy is improved: algorithm, optimiser, schedule, SFT, evaluation, checkpoints."""
+"""How the policy is improved: algorithm, optimizer, schedule, SFT, evaluation, checkpoints."""
 
 from typing import Annotated, Literal
 
@@ -36,7 +36,7 @@ class GRPOConfig(Section):
     """Leave groups whose rewards are all equal out of the update (they have no signal)."""
 
 
-class OptimiserConfig(Section):
+class OptimizerConfig(Section):
     """AdamW and its learning-rate schedule."""
 
     learning_rate: PositiveFloat = 1e-6
@@ -76,7 +76,7 @@ class TrainConfig(Section):
     epochs_per_step: PositiveInt = 1
     """Passes over one rollout batch, with `old_logprobs` fixed."""
     minibatches_per_epoch: PositiveInt = 1
-    """Optimiser steps per pass; each accumulates gradients over its micro-batches."""
+    """Optimizer steps per pass; each accumulates gradients over its micro-batches."""
     max_tokens_per_microbatch: PositiveInt = 8192
     """Padded tokens per forward pass; raise it until memory is full."""
     correction: CorrectionConfig = CorrectionConfig()
@@ -84,7 +84,7 @@ class TrainConfig(Section):
     """Steps in a row whose trajectories were all dropped before the run stops."""
 
 
-class SFTOptimiserConfig(OptimiserConfig):
+class SFTOptimizerConfig(OptimizerConfig):
     """AdamW for SFT, which takes larger steps than reinforcement."""
 
     learning_rate: PositiveFloat = 1e-5
@@ -94,12 +94,12 @@ class SFTConfig(Section):
     """Supervised warm start on the task's demonstrations, before or without GRPO."""
 
     steps: NonNegativeInt = 0
-    """Optimiser steps; 0 switches SFT off in `train`."""
+    """Optimizer steps; 0 switches SFT off in `train`."""
     batch_size: PositiveInt = 32
-    """Demonstrations per optimiser step."""
+    """Demonstrations per optimizer step."""
     max_length: PositiveInt = 1024
     """Demonstrations longer than this many tokens are left out, and counted."""
-    optimiser: SFTOptimiserConfig = SFTOptimiserConfig()
+    optimizer: SFTOptimizerConfig = SFTOptimizerConfig()
 
 
 class EvalConfig(Section):

@@ -14,21 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentrl.config.rollout import FailureAction, RolloutConfig, SamplingConfig
+from agentrl.contracts.call import ParsedTurn, Schemas
+from agentrl.contracts.engine import ChatBackend, Completion, Engine, Sampling
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry, finite, weigh
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Trajectory, Turn, TurnKind
 from agentrl.errors import RolloutError, ToolTimeoutError, boundary
-from agentrl.rollout.engine import ChatBackend, Completion, Engine, Sampling
-from agentrl.rollout.formats.turn import ParsedTurn, Schemas, ToolFormat
+from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.schemas import schema_dict
 from agentrl.rollout.toolset import Toolset
+from agentrl.seed import derive_seed
 
 _TRUNCATED = (Termination.MAX_TOKENS, Termination.MAX_CONTEXT, Termination.MAX_TURNS)
 

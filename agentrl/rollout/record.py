@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentrl.config.rollout import RolloutConfig
+from agentrl.contracts.engine import Completion
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry
 from agentrl.contracts.tool import ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Turn, TurnKind
-from agentrl.rollout.engine import Completion
 
 
 @dataclass(kw_only=True, slots=True)

@@ -11,20 +11,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
+from agentrl.contracts.engine import Engine
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, Services
 from agentrl.contracts.trajectory import Group, Trajectory
 from agentrl.errors import ConfigError
-from agentrl.rollout.engine import Engine
 from agentrl.rollout.episode import Episode, EpisodeContext
 from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.partner import Partner, choose_interaction
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.schemas import schema_dict
+from agentrl.seed import derive_seed
 
 _UNBOUNDED = 1 << 40
 

@@ -22,9 +22,9 @@ from tenacity import (
 
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.reward import RewardEntry, finite
-from agentrl.contracts.schema import violations
 from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord
 from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
+from agentrl.plugins.schema import violations
 from agentrl.rollout.shield import shielded
 from agentrl.rollout.truncate import showable, truncate
 

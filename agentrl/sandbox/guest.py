@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrl.contracts.plugin import shipped_root
+from agentrl.paths import shipped_root
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from agentrl.config.engine import (
     VllmEngineConfig,
 )
 from agentrl.config.run import RunConfig
+from agentrl.contracts.engine import Engine
 from agentrl.errors import ConfigError, EngineError, NotReadyError
-from agentrl.rollout.engine import Engine
-from agentrl.trainer.policy import Policy
+from agentrl.learner.models import Policy
 
 
 async def open_engine(config: RunConfig, policy: Policy) -> Engine:
@@ -29,7 +29,7 @@ async def open_engine(config: RunConfig, policy: Policy) -> Engine:
         return await _open_vllm(config, config.engine, policy)
     if isinstance(config.engine, HttpEngineConfig):
         return await _open_http(config.engine, policy)
-    from agentrl.rollout.engines.transformers import TransformersEngine
+    from agentrl.engines.transformers import TransformersEngine
 
     return TransformersEngine(
         policy.model, max_batch=config.engine.max_batch, deterministic=config.deterministic
@@ -76,8 +76,8 @@ def parity_config(config: RunConfig) -> ParityConfig | None:
 
 
 async def _open_vllm(config: RunConfig, engine: VllmEngineConfig, policy: Policy) -> Engine:
-    from agentrl.rollout.engines.vllm.engine import VllmEngine
-    from agentrl.rollout.engines.vllm.launch import ModelSpec
+    from agentrl.engines.vllm.engine import VllmEngine
+    from agentrl.engines.vllm.launch import ModelSpec
 
     if policy.device.index:
         raise ConfigError(
@@ -103,8 +103,8 @@ async def _open_vllm(config: RunConfig, engine: VllmEngineConfig, policy: Policy
 
 
 async def _open_http(config: HttpEngineConfig, policy: Policy) -> Engine:
-    from agentrl.rollout.engines.http.chat import ChatEngine
-    from agentrl.rollout.engines.http.engine import HttpEngine
+    from agentrl.engines.http.chat import ChatEngine
+    from agentrl.engines.http.engine import HttpEngine
 
     folder = Path(config.weight_dir) if config.weight_dir else None
     if config.api == "openai_chat":

@@ -10,14 +10,14 @@ from statistics import fmean
 from agentrl.config.rollout import SamplingConfig
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.task import BaseTask, Split
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, RunError
 from agentrl.rollout.rollout import Rollout
+from agentrl.runs.reporter import Reporter
+from agentrl.seed import derive_seed
 from agentrl.traces.store import group_traces, write_traces
 from agentrl.trainer.metrics import rollout_metrics, well_formed_share
-from agentrl.trainer.report import Reporter
 from agentrl.trainer.runtime import Runtime
 
 

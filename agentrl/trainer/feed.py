@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from agentrl.algorithms.advantage import has_signal
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.trajectory import Group
+from agentrl.data.order import take
 from agentrl.rollout.rollout import Rollout
-from agentrl.trainer.checkpoint import Progress
-from agentrl.trainer.data_order import take
+from agentrl.runs.checkpoint import Progress
+from agentrl.seed import derive_seed
 
 
 class GroupFeed:

@@ -4,8 +4,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agentrl.trainer.data_order import take
-from agentrl.trainer.sft import render_demonstrations, sft_step
+from agentrl.data.order import take
+from agentrl.learner.sft import render_demonstrations, sft_step
 
 if TYPE_CHECKING:
     from agentrl.trainer.trainer import Trainer
@@ -28,13 +28,13 @@ async def imitate(trainer: "Trainer") -> None:
     trainer.reporter.phase_started("sft", config.steps)
     metrics: dict[str, float] = {}
     while progress.sft_step < config.steps:
-        # A cancellation enters here, not after the last step, whose optimiser is discarded.
+        # A cancellation enters here, not after the last step, whose optimizer is discarded.
         await asyncio.sleep(0)
         start = progress.sft_step * config.batch_size
         chosen = take(len(sequences), start=start, size=config.batch_size, seed=trainer.config.seed)
         batch = [sequences[i] for i in chosen]
         limit = trainer.config.train.max_tokens_per_microbatch
-        step = partial(sft_step, runtime.policy, trainer.optimiser, batch, max_tokens=limit)
+        step = partial(sft_step, runtime.policy, trainer.optimizer, batch, max_tokens=limit)
         metrics = await trainer.compute.run(step)
         progress.sft_step += 1
         trainer.run_dir.record_metrics(progress.sft_step, "sft", metrics)

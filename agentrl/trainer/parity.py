@@ -11,11 +11,11 @@ from functools import partial
 import torch
 
 from agentrl.config.engine import ParityConfig
+from agentrl.contracts.engine import Engine
+from agentrl.engines.score import score_tokens
 from agentrl.errors import RunError
-from agentrl.rollout.engine import Engine
-from agentrl.rollout.engines.score import score_tokens
-from agentrl.trainer.compute import Compute
-from agentrl.trainer.policy import Policy
+from agentrl.learner.models import Policy
+from agentrl.runs.compute import Compute
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
     sft > evaluate > [ roll out groups > update  > record > sync  > probe       ] > evaluate
                        GroupFeed         Updater   RunDir   Engine  ParityProbe
 
-Everything that changes between steps is in the policy, the optimiser and `Progress`; all three
+Everything that changes between steps is in the policy, the optimizer and `Progress`; all three
 are in every checkpoint. A cancellation takes effect before an update or after its record, so a
 checkpoint finds the run either before a step or after it.
 """
@@ -23,30 +23,30 @@ from agentrl.algorithms.registry import build_algorithm
 from agentrl.config.load import load_config
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, EngineError, RunError
-from agentrl.trainer.checkpoint import (
+from agentrl.learner.optimizer import Optimizer
+from agentrl.learner.reference import open_reference
+from agentrl.learner.update import Updater, check_sampling
+from agentrl.runs.checkpoint import (
     Progress,
     latest_checkpoint,
     load_state,
     restore_random_state,
     save_checkpoint,
 )
-from agentrl.trainer.compute import Compute
+from agentrl.runs.compute import Compute
+from agentrl.runs.folder import RunDir
+from agentrl.runs.reporter import Reporter
+from agentrl.seed import derive_seed
 from agentrl.trainer.engines import check_trainable, parity_config
 from agentrl.trainer.evaluate import evaluate
 from agentrl.trainer.feed import GroupFeed
 from agentrl.trainer.imitate import imitate
 from agentrl.trainer.metrics import age_metrics, rollout_metrics, timing_metrics
-from agentrl.trainer.optimiser import Optimiser
 from agentrl.trainer.parity import ParityProbe
-from agentrl.trainer.reference import open_reference
-from agentrl.trainer.report import Reporter
-from agentrl.trainer.run_dir import RunDir
 from agentrl.trainer.runtime import Runtime
-from agentrl.trainer.update import Updater, check_sampling
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Trainer:
             self._saved = (self.progress.sft_step, self.progress.step)
             self.reporter.note(f"resuming from {folder}")
         self._executions_before = self.progress.executions
-        self.optimiser = self._optimiser()
+        self.optimizer = self._optimizer()
 
     @classmethod
     def from_config(
@@ -184,15 +184,15 @@ class Trainer:
             self.run_dir,
             f"sft-{mark[0]}" if in_sft else f"step-{mark[1]}",
             policy=self.runtime.policy,
-            optimiser=self.optimiser,
+            optimizer=self.optimizer,
             progress=self.progress,
             keep=self.config.checkpoint.keep,
         )
         self._saved = mark
 
     def begin_reinforcement(self) -> None:
-        """End the SFT phase: another optimiser, and a checkpoint."""
-        self.optimiser = self._optimiser()
+        """End the SFT phase: another optimizer, and a checkpoint."""
+        self.optimizer = self._optimizer()
         self.save()
 
     async def _run_interruptible(self, sft_only: bool) -> TrainResult:
@@ -205,18 +205,18 @@ class Trainer:
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
 
-    def _optimiser(self) -> Optimiser:
-        """Make the present phase's optimiser, with its saved state when resuming."""
+    def _optimizer(self) -> Optimizer:
+        """Make the present phase's optimizer, with its saved state when resuming."""
         train, model = self.config.train, self.runtime.policy.model
         if self.progress.sft_step < self.config.sft.steps:
-            optimiser = Optimiser(model, self.config.sft.optimiser, self.config.sft.steps)
+            optimizer = Optimizer(model, self.config.sft.optimizer, self.config.sft.steps)
         else:
             updates = train.steps * train.epochs_per_step * train.minibatches_per_epoch
-            optimiser = Optimiser(model, self.config.optimiser, updates)
+            optimizer = Optimizer(model, self.config.optimizer, updates)
         if self._state is not None:
-            optimiser.load_state_dict(self._state["optimiser"])
+            optimizer.load_state_dict(self._state["optimizer"])
             self._state = None
-        return optimiser
+        return optimizer
 
     async def _reinforce(self, steps: int) -> None:
         """Improve the policy by what its rollouts are rewarded with."""
@@ -358,7 +358,7 @@ class Trainer:
         return Updater(
             self.runtime.policy,
             algorithm,
-            self.optimiser,
+            self.optimizer,
             self.config.train,
             temperature=self.config.rollout.sampling.temperature,
             seed=self.config.seed,

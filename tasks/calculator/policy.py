@@ -13,7 +13,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from agentrl.contracts.plugin import load_plugin
+from agentrl.plugins.reference import load_plugin
 
 VOCABULARY = 640
 MAX_LENGTH = 256

@@ -14,12 +14,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from agentrl.config.base import Section
 from agentrl.config.load import validate
-from agentrl.contracts.plugin import load_plugin
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Demonstration, Split
 from agentrl.contracts.tool import Services, ToolOutcome
 from agentrl.contracts.trajectory import Termination, Trajectory
 from agentrl.errors import ConfigError
+from agentrl.plugins.reference import load_plugin
 from agentrl.rewards.gsm8k import answer_is
 
 Share = Annotated[float, Field(ge=0, le=1)]

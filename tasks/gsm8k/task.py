@@ -13,14 +13,14 @@ from pydantic import NonNegativeInt
 
 from agentrl.config.base import Section
 from agentrl.config.load import validate
-from agentrl.contracts.plugin import load_plugin
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Demonstration, Split
 from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Trajectory
+from agentrl.data.rows import read_rows
 from agentrl.errors import ConfigError
+from agentrl.plugins.reference import load_plugin
 from agentrl.rewards.gsm8k import extract_answer, response_is_correct
-from agentrl.trainer.data import read_rows
 
 HUB = "openai/gsm8k:main"
 TOOL = "code_interpreter"

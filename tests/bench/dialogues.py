@@ -16,15 +16,15 @@ from typing import Any, TypedDict
 from lockstep import LockStep
 
 from agentrl.config.rollout import RolloutConfig
-from agentrl.contracts.plugin import load_plugin
+from agentrl.contracts.engine import Engine
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.sandbox import Sandbox
-from agentrl.contracts.schema import infer_schema
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, ToolResponse
 from agentrl.contracts.trajectory import Termination
-from agentrl.rollout.engine import Engine
-from agentrl.rollout.engines.scripted import ScriptedEngine
+from agentrl.engines.scripted import ScriptedEngine
+from agentrl.plugins.reference import load_plugin
+from agentrl.plugins.schema import infer_schema
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
 

@@ -36,9 +36,9 @@ from two_turns import (
 )
 
 from agentrl.config.load import load_config
-from agentrl.rollout.engines.weights import ModuleWeights
+from agentrl.engines.weights import ModuleWeights
 from agentrl.rollout.render import Renderer
-from agentrl.trainer.report import Reporter
+from agentrl.runs.reporter import Reporter
 from agentrl.trainer.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

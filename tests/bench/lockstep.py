@@ -7,7 +7,7 @@ tool before the last of them has written its turn, nor to turn k + 1 before the 
 
 import asyncio
 
-from agentrl.rollout.engine import Completion, Engine, Sampling, WeightSource
+from agentrl.contracts.engine import Completion, Engine, Sampling, WeightSource
 
 
 class Rendezvous:

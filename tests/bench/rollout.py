@@ -20,8 +20,8 @@ import torch
 from dialogues import bench_scheduling
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from agentrl.rollout.engine import Sampling
-from agentrl.rollout.engines.transformers import TransformersEngine
+from agentrl.contracts.engine import Sampling
+from agentrl.engines.transformers import TransformersEngine
 
 THREADS = 2
 REQUESTS = 64

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from agentrl.contracts.plugin import load_plugin
 from agentrl.contracts.tool import ToolResponse
+from agentrl.plugins.reference import load_plugin
 
 WAIT_S = 1.0
 CodeInterpreter: Any = load_plugin("tools.code_interpreter.CodeInterpreter")

@@ -18,16 +18,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentrl.config.engine import VllmEngineConfig
 from agentrl.config.rollout import RolloutConfig
-from agentrl.contracts.plugin import load_plugin
+from agentrl.contracts.call import ParsedTurn, Schemas
+from agentrl.contracts.engine import Completion, Sampling
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.schema import infer_schema
 from agentrl.contracts.tool import BaseTool, ToolCall, ToolResponse
 from agentrl.contracts.trajectory import Trajectory
-from agentrl.rollout.engine import Completion, Sampling
-from agentrl.rollout.engines.vllm.engine import VllmEngine
-from agentrl.rollout.engines.vllm.launch import CPU_BLOCK_TOKENS, ModelSpec
-from agentrl.rollout.engines.weights import ModuleWeights
-from agentrl.rollout.formats.turn import ParsedTurn, Schemas
+from agentrl.engines.vllm.engine import VllmEngine
+from agentrl.engines.vllm.launch import CPU_BLOCK_TOKENS, ModelSpec
+from agentrl.engines.weights import ModuleWeights
+from agentrl.plugins.reference import load_plugin
+from agentrl.plugins.schema import infer_schema
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
 

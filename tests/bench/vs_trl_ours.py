@@ -32,8 +32,8 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Demonstration, Split
 from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolResponse
 from agentrl.contracts.trajectory import Termination, Trajectory
-from agentrl.trainer.data_order import take
-from agentrl.trainer.report import Reporter
+from agentrl.data.order import take
+from agentrl.runs.reporter import Reporter
 from agentrl.trainer.trainer import Trainer
 
 SFT_STEPS, SFT_BATCH = 300, 32
@@ -134,7 +134,7 @@ def make_policy(folder: Path) -> Path:
         sft={
             "steps": SFT_STEPS,
             "batch_size": SFT_BATCH,
-            "optimiser": {
+            "optimizer": {
                 "learning_rate": 2e-3,
                 "schedule": "cosine",
                 "warmup_steps": 50,
@@ -176,7 +176,7 @@ def train(job: Job, between: Callable[[], None], *, engine: str) -> list[Step]:
             "sampling": {"temperature": job.temperature},
         },
         train={"steps": job.steps, "prompts_per_step": job.prompts_per_step},
-        optimiser={
+        optimizer={
             "learning_rate": job.learning_rate,
             "betas": list(BETAS),
             "eps": EPSILON,

@@ -15,8 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from vs_trl_problem import TOOL, run_program
 
-from agentrl.contracts.plugin import load_plugin
 from agentrl.contracts.task import Demonstration
+from agentrl.plugins.reference import load_plugin
 
 VOCABULARY = 480
 HIDDEN, LAYERS, HEADS = 256, 4, 8

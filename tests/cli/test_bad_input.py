@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from agentrl.contracts.plugin import load_plugin
+from agentrl.plugins.reference import load_plugin
 
 Program = Callable[..., Result]
 
@@ -124,8 +124,8 @@ def test_the_folder_of_another_run_is_refused_without_resume(
     assert agentrl("train", "train.yaml").exit_code == 0
     assert_one_error(agentrl("train", "train.yaml"), 2, "tiny", "--resume")
     assert agentrl("train", "train.yaml", "--resume").exit_code == 0
-    result = agentrl("train", "train.yaml", "--resume", "optimiser.learning_rate=0.5")
-    assert_one_error(result, 2, "optimiser.learning_rate", "another configuration")
+    result = agentrl("train", "train.yaml", "--resume", "optimizer.learning_rate=0.5")
+    assert_one_error(result, 2, "optimizer.learning_rate", "another configuration")
 
 
 @pytest.fixture

@@ -60,6 +60,6 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, w
 
 
 def test_an_empty_override_of_a_section_keeps_its_defaults(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, "c.yaml", MINIMAL), ["sft.optimiser.schedule=cosine"])
-    assert config.sft.optimiser.schedule == "cosine"
-    assert config.sft.optimiser.learning_rate == 1e-5
+    config = load_config(write(tmp_path, "c.yaml", MINIMAL), ["sft.optimizer.schedule=cosine"])
+    assert config.sft.optimizer.schedule == "cosine"
+    assert config.sft.optimizer.learning_rate == 1e-5

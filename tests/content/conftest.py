@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from agentrl.config.sandbox import BubblewrapSandboxConfig
-from agentrl.contracts.plugin import shipped_root
+from agentrl.paths import shipped_root
 from agentrl.rollout.services import RunServices
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"

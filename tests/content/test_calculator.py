@@ -6,9 +6,9 @@ import torch
 
 from agentrl.config.load import load_config
 from agentrl.config.sandbox import BubblewrapSandboxConfig
-from agentrl.contracts.plugin import load_plugin
-from agentrl.contracts.registry import load_task
-from agentrl.rollout.engines.scripted import ScriptedEngine
+from agentrl.data.task import load_task
+from agentrl.engines.scripted import ScriptedEngine
+from agentrl.plugins.reference import load_plugin
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout

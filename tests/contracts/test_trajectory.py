@@ -4,8 +4,8 @@ import pytest
 
 from agentrl.contracts.reward import RewardEntry, RewardLedger, weigh
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.seed import derive_seed
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
+from agentrl.seed import derive_seed
 
 POLICY, TOOL, USER = TurnKind.POLICY, TurnKind.TOOL, TurnKind.USER
 

@@ -19,8 +19,8 @@ from tests_support import (
 
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Termination, TurnKind
+from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import InfraError, ToolError
-from agentrl.rollout.engines.scripted import ScriptedEngine
 from agentrl.rollout.render import Renderer
 
 

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from tests_support import ADD, SCHEMAS, call_message, tool_message
 
-from agentrl.contracts.plugin import load_plugin
 from agentrl.errors import ConfigError, TemplateError
+from agentrl.plugins.reference import load_plugin
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
 

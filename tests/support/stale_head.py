@@ -2,7 +2,7 @@
 
 import torch
 
-from agentrl.rollout.engines.vllm.worker import WeightWorker
+from agentrl.engines.vllm.worker import WeightWorker
 
 
 class StaleHeadWorker(WeightWorker):

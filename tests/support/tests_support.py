@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentrl.config.rollout import RolloutConfig
+from agentrl.contracts.engine import Engine
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.message import Message
 from agentrl.contracts.sample import Sample
@@ -12,8 +13,7 @@ from agentrl.contracts.sandbox import Sandbox
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, FunctionSchema, ToolResponse, ToolSchema
 from agentrl.contracts.trajectory import Trajectory
-from agentrl.rollout.engine import Engine
-from agentrl.rollout.engines.scripted import ScriptedEngine
+from agentrl.engines.scripted import ScriptedEngine
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
 

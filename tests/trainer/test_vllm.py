@@ -15,16 +15,16 @@ from vllm_support import IMPORT_WARNINGS, require_vllm, smollm2
 from agentrl.config.engine import ParityConfig
 from agentrl.config.load import validate
 from agentrl.config.run import RunConfig
-from agentrl.config.train import OptimiserConfig
+from agentrl.config.train import OptimizerConfig
+from agentrl.engines.vllm.versions import engine_processes
 from agentrl.errors import RunError
-from agentrl.rollout.engines.vllm.versions import engine_processes
-from agentrl.trainer.compute import Compute
+from agentrl.learner.batch import TrainSequence
+from agentrl.learner.models import load_policy
+from agentrl.learner.optimizer import Optimizer
+from agentrl.learner.sft import sft_step
+from agentrl.runs.compute import Compute
 from agentrl.trainer.engines import open_engine
-from agentrl.trainer.optimiser import Optimiser
 from agentrl.trainer.parity import ParityProbe
-from agentrl.trainer.policy import load_policy
-from agentrl.trainer.sequences import TrainSequence
-from agentrl.trainer.sft import sft_step
 from agentrl.trainer.trainer import Trainer
 
 require_vllm()
@@ -64,7 +64,7 @@ async def test_parity_holds_after_each_of_twenty_updates_of_smollm2(tmp_path: Pa
         source="test",
     )
     policy = load_policy(config.model, base=None, seed=0)
-    optimiser = Optimiser(policy.model, OptimiserConfig(learning_rate=1e-4), 20)
+    optimizer = Optimizer(policy.model, OptimizerConfig(learning_rate=1e-4), 20)
     ids = policy.tokenizer(TEXT * 2)["input_ids"]
     batch = [TrainSequence(token_ids=tuple(ids), mask=(0, *[1] * (len(ids) - 1)))]
     probe, compute = ParityProbe(ids, ParityConfig(tolerance=1e-3)), Compute()
@@ -72,7 +72,7 @@ async def test_parity_holds_after_each_of_twenty_updates_of_smollm2(tmp_path: Pa
     try:
         losses = []
         for version in range(1, 21):
-            step = partial(sft_step, policy, optimiser, batch, max_tokens=1024)
+            step = partial(sft_step, policy, optimizer, batch, max_tokens=1024)
             losses.append((await compute.run(step))["sft/loss"])
             async with policy.lock:
                 await engine.update_weights(policy, version)

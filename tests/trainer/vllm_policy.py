@@ -5,7 +5,7 @@ from typing import Any
 
 from vllm_support import tiny_model
 
-from agentrl.contracts.plugin import load_plugin
+from agentrl.plugins.reference import load_plugin
 
 TINY_POLICY = Path(__file__).parents[1] / "tiny_policy.py"
 

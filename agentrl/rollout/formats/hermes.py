@@ -8,9 +8,9 @@ import json
 import re
 from typing import Any
 
+from agentrl.contracts.call import ParsedTurn, Schemas, broken_call, read_call
 from agentrl.contracts.tool import ToolCall
 from agentrl.rollout.formats.split import Reading, split_turn
-from agentrl.rollout.formats.turn import ParsedTurn, Schemas, broken_call, read_call
 from agentrl.rollout.formats.values import ValueFault, read_json
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"

@@ -9,9 +9,9 @@ if it begins with a name.
 import re
 from typing import Any
 
+from agentrl.contracts.call import ParsedTurn, Schemas, broken_call
 from agentrl.rollout.formats.hermes import call_of_body
 from agentrl.rollout.formats.split import Reading, split_turn
-from agentrl.rollout.formats.turn import ParsedTurn, Schemas, broken_call
 from agentrl.rollout.formats.values import ValueFault, read_json
 
 TAG = "<|python_tag|>"

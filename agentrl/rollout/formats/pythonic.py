@@ -8,16 +8,10 @@ where Python would refuse them.
 
 import re
 
+from agentrl.contracts.call import UNKNOWN, ParsedTurn, Schemas, broken_call, read_call
 from agentrl.contracts.tool import ToolCall
 from agentrl.rollout.formats.literals import literal_end, read_literal
 from agentrl.rollout.formats.split import Reading, split_turn
-from agentrl.rollout.formats.turn import (
-    UNKNOWN,
-    ParsedTurn,
-    Schemas,
-    broken_call,
-    read_call,
-)
 from agentrl.rollout.formats.values import ValueFault, check_value
 
 START, END = "<|python_start|>", "<|python_end|>"

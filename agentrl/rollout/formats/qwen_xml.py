@@ -15,8 +15,8 @@ itself; one newline on either side belongs to the template. Values are typed by 
 import re
 from typing import Any
 
+from agentrl.contracts.call import UNKNOWN, ParsedTurn, Schemas, broken_call, read_call
 from agentrl.rollout.formats.split import Reading, split_turn
-from agentrl.rollout.formats.turn import UNKNOWN, ParsedTurn, Schemas, broken_call, read_call
 from agentrl.rollout.formats.typed_text import property_schema, typed_value
 from agentrl.rollout.formats.values import check_value
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from agentrl.contracts.call import ParsedTurn
 from agentrl.contracts.tool import ToolCall
-from agentrl.rollout.formats.turn import ParsedTurn
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _MOST_BROKEN = 32

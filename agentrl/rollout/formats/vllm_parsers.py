@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from agentrl.contracts.call import ParsedTurn, Schemas, broken_call, read_call
 from agentrl.contracts.tool import ToolCall
 from agentrl.errors import ConfigError, RolloutError, boundary, loading
 from agentrl.rollout.formats.split import THINK_CLOSE, THINK_OPEN
-from agentrl.rollout.formats.turn import ParsedTurn, Schemas, broken_call, read_call
 from agentrl.rollout.formats.values import ValueFault, read_json
 
 _MARKER = re.compile(r"tool|function|action|python", re.IGNORECASE)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from agentrl.contracts.call import ParsedTurn
 from agentrl.rollout.formats.registry import FORMATS
-from agentrl.rollout.formats.turn import ParsedTurn
 
 OWN = ["hermes", "qwen3_xml", "llama3_json", "pythonic"]
 PIECES = [

@@ -1,0 +1,156 @@
+"""An engine that plays completions written in advance, for tests without a model.
+
+It ships with the product: give it what the policy is to say, run an episode, and look at
+`requests` for what the policy was shown.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentrl.contracts.engine import Completion, Sampling, WeightSource
+from agentrl.errors import EngineError
+
+Reply = Sequence[int] | str
+"""What the policy writes in one turn: token ids, or text when a tokenizer is given."""
+
+Script = Sequence[Reply] | Mapping[str, Sequence[Reply]] | Callable[[str, int, list[int]], Reply]
+"""One list played from its start by every session, a list per session, or a function of
+`(session, turn, prompt_ids)` with turns counted from 0."""
+
+
+class Encoder(Protocol):
+    """The part of a tokenizer that texts need."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the text's token ids."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScriptedRequest:
+    """One call of `generate`, as the engine saw it."""
+
+    session: str
+    turn: int
+    prompt_ids: list[int]
+    sampling: Sampling
+
+
+class ScriptedEngine:
+    """Plays a script; every session has its own place in it.
+
+    Args:
+        script: what to say, see `Script`.
+        tokenizer: encodes replies given as text.
+        stop_token_id: appended to replies given as text, as a model ends its turn.
+        delay_s: how long every call takes; calls do not wait for each other.
+        token_delay_s: what every token written adds to that.
+        logprob: the log-probability of every token.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        tokenizer: Encoder | None = None,
+        stop_token_id: int | None = None,
+        delay_s: float = 0.0,
+        token_delay_s: float = 0.0,
+        logprob: float = 0.0,
+    ) -> None:
+        self.requests: list[ScriptedRequest] = []
+        self.policy_version = 0
+        self.failure: str | None = None
+        self._script = script
+        self._tokenizer = tokenizer
+        self._stop_token_id = stop_token_id
+        self._delay_s = delay_s
+        self._token_delay_s = token_delay_s
+        self._logprob = logprob
+        self._turns: dict[str, int] = {}
+        self._closed = False
+
+    async def generate(
+        self, prompt_ids: list[int], sampling: Sampling, *, session: str
+    ) -> Completion:
+        """Play the session's next reply, cut at `max_tokens` and after the first stop token.
+
+        Raises:
+            EngineError: the script has no reply for this turn, or the engine is closed.
+        """
+        if self._closed:
+            raise EngineError(f"request of {session}: the scripted engine is closed")
+        turn = self._turns.get(session, 0)
+        self._turns[session] = turn + 1
+        self.requests.append(
+            ScriptedRequest(
+                session=session, turn=turn, prompt_ids=list(prompt_ids), sampling=sampling
+            )
+        )
+        version = self.policy_version
+        written = self._encode(self._reply(session, turn, prompt_ids))
+        stops = [i for i, token in enumerate(written) if token in sampling.stop_token_ids]
+        token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops[:1])])]
+        delay_s = self._delay_s + self._token_delay_s * len(token_ids)
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+        # A reply that simply ends counts as stopped; only the budget cuts it short.
+        stopped = bool(stops) and stops[0] < len(token_ids)
+        complete = stopped or len(written) <= sampling.max_tokens
+        return Completion(
+            token_ids=token_ids,
+            logprobs=[self._logprob] * len(token_ids),
+            finish_reason="stop" if complete else "length",
+            policy_versions=[version] * len(token_ids),
+        )
+
+    async def score(self, token_ids: list[int]) -> list[list[float]]:
+        """Return `logprob` for every token but the first."""
+        return [[self._logprob] * (len(token_ids) - 1)]
+
+    async def update_weights(self, weights: WeightSource, version: int) -> None:
+        """Count the version."""
+        self.policy_version = version
+
+    async def sleep(self) -> None:
+        """Do nothing."""
+
+    async def wake(self) -> None:
+        """Do nothing."""
+
+    def drain_metrics(self) -> dict[str, float]:
+        """Return nothing: what there is to say of it is in the rollout's own metrics."""
+        return {}
+
+    async def close(self) -> None:
+        """Refuse further requests."""
+        self._closed = True
+
+    def _reply(self, session: str, turn: int, prompt_ids: list[int]) -> Reply:
+        if callable(self._script):
+            return self._script(session, turn, list(prompt_ids))
+        replies = self._script
+        if isinstance(replies, Mapping):
+            if session not in replies:
+                raise EngineError(
+                    f"no script for session {session!r}; there are scripts for "
+                    f"{sorted(replies)}: add one"
+                )
+            replies = replies[session]
+        if turn >= len(replies):
+            raise EngineError(
+                f"the script of session {session!r} has {len(replies)} replies and was asked for "
+                f"turn {turn} (from 0); write more replies or lower the turn limit"
+            )
+        return replies[turn]
+
+    def _encode(self, reply: Reply) -> list[int]:
+        if not isinstance(reply, str):
+            return list(reply)
+        if self._tokenizer is None:
+            raise EngineError(
+                f"the script's reply {reply!r} is text; pass `tokenizer`, or write token ids"
+            )
+        end = [] if self._stop_token_id is None else [self._stop_token_id]
+        return [*self._tokenizer.encode(reply, add_special_tokens=False), *end]

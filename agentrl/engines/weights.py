@@ -1,0 +1,64 @@
+"""Weights from the trainer to an engine's module, strict about names and shapes."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from agentrl.contracts.engine import WeightSource
+from agentrl.errors import EngineError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleWeights:
+    """The parameters of a module, as a `WeightSource`. Tied parameters come once."""
+
+    module: torch.nn.Module
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+
+    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every parameter once, detached, sharing the module's storage."""
+        for name, parameter in self.module.named_parameters():
+            yield name, parameter.detach()
+
+
+@torch.no_grad()
+def copy_weights(source: WeightSource, module: torch.nn.Module) -> int:
+    """Copy named tensors into a module, one at a time. A tensor that it shares is not copied.
+
+    Returns:
+        The number of tensors copied: 0 when `source` is the module itself.
+
+    Raises:
+        EngineError: a name is unknown or missing, or a shape differs. What came before the
+            offending tensor has been written.
+    """
+    own = dict(module.named_parameters(remove_duplicate=False))
+    missing = {id(parameter): name for name, parameter in module.named_parameters()}
+    num_copied = 0
+    for name, tensor in source.named_tensors():
+        target = own.get(name)
+        if target is None:
+            raise EngineError(
+                f"weight update: {name!r} is not a parameter of the engine's "
+                f"{type(module).__name__}, which has {len(missing)} still to be set, such as "
+                f"{next(iter(missing.values()), 'none')!r}; "
+                "send the weights of the same architecture, without wrappers' prefixes"
+            )
+        if target.shape != tensor.shape:
+            raise EngineError(
+                f"weight update: {name!r} should have shape {tuple(target.shape)}, "
+                f"got {tuple(tensor.shape)}; send the weights of the same configuration"
+            )
+        missing.pop(id(target), None)
+        if target.data_ptr() != tensor.data_ptr() or target.device != tensor.device:
+            target.copy_(tensor)
+            num_copied += 1
+    if missing:
+        names = sorted(missing.values())
+        raise EngineError(
+            f"weight update: {len(names)} parameters were not sent: {', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}; send every parameter once"
+        )
+    return num_copied

@@ -1,0 +1,1 @@
+"""From trajectories to gradients: samples, batches, models, scores, optimizer steps."""

@@ -1,0 +1,191 @@
+"""The policy: a causal language model and its tokenizer, loaded or built from scratch."""
+
+import asyncio
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentrl.config.run import ModelConfig
+from agentrl.errors import ConfigError, NotReadyError, loading
+from agentrl.paths import resolve_path
+from agentrl.plugins.reference import load_plugin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """A model in training, on one device. It is a `WeightSource`, and keeps that one's lock."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+
+    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every parameter once, detached."""
+        for name, parameter in self.model.named_parameters():
+            yield name, parameter.detach()
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The model's context limit, if its configuration names one."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def frozen_copy(self) -> Any:
+        """Return a copy of the model that never changes: the KL penalty's reference."""
+        reference = copy.deepcopy(self.model).eval()
+        reference.requires_grad_(False)
+        return reference
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer in the Hugging Face layout."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_policy(
+    config: ModelConfig, *, base: Path | None, seed: int, weights: Path | None = None
+) -> Policy:
+    """Load or build the policy; with `weights`, from a checkpoint's folder instead.
+
+    Raises:
+        ConfigError: the folder, hub name or builder does not give a model.
+        NotReadyError: the device is not there.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    # Bars of its own would tear the run's display.
+    transformers_logging.disable_progress_bar()
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    if weights is None and config.builder is not None:
+        model, tokenizer = _build(config.builder, base, seed)
+    else:
+        model, tokenizer = _from_pretrained(weights or _source(config, base), config, dtype)
+    model = model.to(device=device, dtype=dtype)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Policy(model=model, tokenizer=tokenizer, device=device)
+
+
+def load_tokenizer(config: ModelConfig, *, base: Path | None, seed: int) -> Any:
+    """Load the tokenizer alone (a builder has to build its model too).
+
+    Raises:
+        ConfigError: as `load_policy`.
+    """
+    from transformers import AutoTokenizer
+
+    if config.builder is not None:
+        return _build(config.builder, base, seed)[1]
+    source = _source(config, base)
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ConfigError(_unloadable(source, error)) from error
+
+
+def chat_template(config: ModelConfig, base: Path | None) -> str | None:
+    """Read the template file that replaces the tokenizer's, if one is named.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if config.chat_template is None:
+        return None
+    path = resolve_path(config.chat_template, base)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"model.chat_template {path}: {error.strerror or error}") from error
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device; `auto` is cuda where there is one.
+
+    Raises:
+        ConfigError: no such kind of device.
+        NotReadyError: this machine has none of that kind.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"model.device {name!r}: expected auto, cpu or cuda[:N]")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise NotReadyError(f"model.device {name!r}: torch sees no CUDA device; use `cpu`")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NotReadyError(
+            f"model.device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices, "
+            f"numbered from 0"
+        )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype; `auto` is bfloat16 on a GPU that computes in it, else float32."""
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _build(reference: str, base: Path | None, seed: int) -> tuple[Any, Any]:
+    builder = load_plugin(reference, base=base)
+    torch.manual_seed(seed)
+    with loading(f"model.builder {reference!r}"):
+        built = builder(seed)
+    if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module)):
+        raise ConfigError(
+            f"model.builder {reference!r}: expected (model, tokenizer), got {type(built).__name__}"
+        )
+    return built
+
+
+def _source(config: ModelConfig, base: Path | None) -> str:
+    """Return a local folder if there is one, else the hub name; refuse what looks like a path."""
+    assert config.path is not None
+    path = resolve_path(config.path, None)
+    beside = resolve_path(config.path, base)
+    for candidate in (path, beside):
+        if candidate.is_dir():
+            return str(candidate)
+    looks_local = config.path.startswith((".", "/", "~")) or config.path.count("/") > 1
+    if looks_local:
+        raise ConfigError(
+            f"model.path {config.path!r}: no such folder; expected a Hugging Face model folder "
+            f"or a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct"
+        )
+    return config.path
+
+
+def _from_pretrained(
+    source: str | Path, config: ModelConfig, dtype: torch.dtype
+) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # Damaged files raise whatever their parser happens to trip over.
+    with loading(f"model.path {str(source)!r}"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, attn_implementation=config.attention
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(_unloadable(source, error)) from error
+    return model, tokenizer
+
+
+def _unloadable(source: str | Path, error: Exception) -> str:
+    why = " ".join(str(error).split())[:300]
+    return (
+        f"model.path {str(source)!r} is neither a model folder nor a hub model that can be "
+        f"reached: {why}"
+    )
