@@ -3,17 +3,19 @@
 Engines live one per file in `agentrl.engines`. They never see text, templates or tools.
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
+from agentrl.contracts.call import ParsedTurn
+from agentrl.contracts.media import Media
 from agentrl.contracts.message import Message
 
 if TYPE_CHECKING:
     import torch
-
-    from agentrl.contracts.call import ParsedTurn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,34 +51,49 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """What the policy is shown: token ids (int32), and the media that stand among them."""
+
+    token_ids: np.ndarray
+    media: tuple[Media, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """What the policy wrote.
+    """What the policy wrote; the arrays have one length.
 
-    `logprobs[i]` is the log-probability of `token_ids[i]` under the distribution it was drawn
-    from (after temperature, top-k and top-p; for greedy requests, the plain softmax). A stop
-    token that was sampled is the last token. `policy_versions[i]` is the version of the weights
-    that wrote `token_ids[i]`.
+    `logprobs[i]` (float32) is the log-probability of `token_ids[i]` (int32) under the distribution
+    it was drawn from (after temperature, top-k and top-p; for greedy requests, the plain softmax).
+    A stop token that was sampled is the last token. `versions[i]` (int32) is the version of the
+    weights that wrote `token_ids[i]`.
     """
 
-    token_ids: list[int]
-    logprobs: list[float]
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    versions: np.ndarray
     finish_reason: Literal["stop", "length"]
-    policy_versions: list[int]
 
 
-class WeightSource(Protocol):
-    """The trainer's current weights, streamed by name.
-
-    Whoever changes the weights holds `lock` until the engines have them; whoever reads them at
-    another time (an engine that has to start again) holds it meanwhile.
-    """
+class PublishedWeights(Protocol):
+    """One version of the policy's weights; they do not change while they are open."""
 
     @property
-    def lock(self) -> asyncio.Lock:
-        """Held while the weights change."""
+    def version(self) -> int:
+        """Which version it is."""
 
     def named_tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
         """Yield every parameter once, detached."""
+
+
+class WeightPublisher(Protocol):
+    """The one owner of which weights are whose: the trainer writes them, engines read them."""
+
+    @property
+    def version(self) -> int:
+        """The version that was published last."""
+
+    def open(self) -> AbstractAsyncContextManager[PublishedWeights]:
+        """Read the published weights; the trainer does not write meanwhile."""
 
 
 class Engine(Protocol):
@@ -88,16 +105,14 @@ class Engine(Protocol):
 
     failure: str | None
 
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Complete one prompt. `session` is the episode's id, stable over its turns.
 
         Raises:
             EngineError: when the engine fails; the request may be sent again.
         """
 
-    async def score(self, token_ids: list[int]) -> list[list[float]]:
+    async def score(self, token_ids: Sequence[int]) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
 
         It is the plain softmax's, at temperature 1. One list for each copy of the weights that
@@ -107,8 +122,14 @@ class Engine(Protocol):
             EngineError: when the engine fails.
         """
 
-    async def update_weights(self, weights: WeightSource, version: int) -> None:
-        """Take the trainer's weights; later tokens carry `version`."""
+    async def update_weights(self, publisher: WeightPublisher) -> None:
+        """Take the weights that are published now; later tokens carry their version.
+
+        An engine that has to start again later takes what is published then.
+
+        Raises:
+            EngineError: the engine failed to take them.
+        """
 
     async def sleep(self) -> None:
         """Free what the trainer may need (device memory) until `wake`."""
@@ -123,18 +144,17 @@ class Engine(Protocol):
         """End the engine; requests in flight fail with `EngineError`."""
 
 
-@runtime_checkable
 class ChatBackend(Protocol):
     """An engine that is given messages and gives none of its tokens: it cannot be trained with."""
 
     async def reply(
         self,
-        messages: "Sequence[Message]",
-        tools: "Sequence[Mapping[str, Any]]",
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
         sampling: Sampling,
         *,
         session: str,
-    ) -> "ParsedTurn":
+    ) -> ParsedTurn:
         """Return the policy's next turn.
 
         Raises:

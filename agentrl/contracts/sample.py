@@ -8,7 +8,7 @@
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 from agentrl.contracts.message import Message
 from agentrl.errors import ConfigError
@@ -82,7 +82,7 @@ def _messages(prompt: Any, row: Mapping[str, Any], where: str) -> list[Message]:
             raise ConfigError(
                 f"{where}: each message of `prompt` needs `role` and `content`, got {message!r}"
             )
-    return [{"content": None} | _without_none(message) for message in messages]
+    return [cast(Message, {"content": None} | _without_none(message)) for message in messages]
 
 
 def _mapping(value: Any, where: str, column: str, *, such_as: str = "") -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentrl.contracts.failure import Failure
 from agentrl.contracts.sandbox import Sandbox
 
 
@@ -90,7 +91,7 @@ class ToolRecord:
     started_s: float = 0.0
     duration_s: float = 0.0
     attempts: int = 1
-    error: str | None = None
+    failure: Failure | None = None
 
 
 class Services(Protocol):

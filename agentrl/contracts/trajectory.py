@@ -1,13 +1,25 @@
-"""What one episode left behind: turns of tokens, rewards, and one reason why it ended.
+"""What one episode left behind: a tree of turns, its rewards, and one reason why it ended.
 
-A `Trajectory` is immutable and checked on construction. Token ids of the whole dialogue are
-`prompt_ids + turn.token_ids for every turn`; nothing is ever re-tokenised. A `Group` holds the
-rollouts of one prompt.
+    prompt -- policy -- tool -- policy -- user -- policy        a linear dialogue: one leaf
+                                  `------ user -- policy        a branch: history was rewritten
+
+A turn stores only the tokens that are new since its parent; the prompt is a turn like any other.
+The *context* of a turn is the first `kept` tokens of its parent's context and then its own tokens.
+Where a chat template rewrites history, `kept` ends in the middle of what was there, and the turn
+begins a branch. Nothing that the policy sampled is ever tokenised again.
+
+Shapes: N new tokens of a turn, T tokens of a context.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
+import numpy as np
+
+from agentrl.contracts.failure import Failure
+from agentrl.contracts.media import Media
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardLedger
 from agentrl.contracts.sample import Sample
@@ -17,6 +29,7 @@ from agentrl.contracts.tool import ToolRecord
 class TurnKind(StrEnum):
     """Who wrote a turn's tokens."""
 
+    PROMPT = "prompt"
     POLICY = "policy"
     TOOL = "tool"
     USER = "user"
@@ -35,70 +48,127 @@ class Termination(StrEnum):
     INFRA_ERROR = "infra_error"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+_STREAMS = {
+    "token_ids": np.int32,
+    "mask": np.uint8,
+    "logprobs": np.float32,
+    "versions": np.int32,
+}
+_EMPTY = np.zeros(0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Turn:
     """A stretch of tokens by one writer.
 
-    `token_ids`, `mask` (and a policy turn's `logprobs` and `policy_versions`, the version of the
-    weights that wrote each token) have equal length. `mask` is 1 where a token is trained on: only
-    in policy turns. A tool turn holds one message and one record per parallel call, rendered as
-    one delta. Times are seconds since the episode began.
+    `token_ids` (int32), `mask` (uint8) and a policy turn's `logprobs` (float32) and `versions`
+    (int32, of the weights that wrote each token) have length N; any sequence is taken and frozen.
+    `mask` is 1 where a token is trained on: only in policy turns; left out, it is 0 everywhere. A
+    tool turn holds one message and one record per parallel call. `parent` is the index of the turn
+    before it, None for the prompt; `kept` how many tokens of the parent's context it stands on.
+    Times are seconds since the episode began.
     """
 
     kind: TurnKind
     messages: tuple[Message, ...]
-    token_ids: tuple[int, ...]
-    mask: tuple[int, ...]
-    logprobs: tuple[float, ...] = ()
-    policy_versions: tuple[int, ...] = ()
+    token_ids: np.ndarray
+    mask: np.ndarray = _EMPTY
+    logprobs: np.ndarray = _EMPTY
+    versions: np.ndarray = _EMPTY
+    media: tuple[Media, ...] = ()
     tool_records: tuple[ToolRecord, ...] = ()
+    parent: int | None = None
+    kept: int = 0
     started_s: float = 0.0
     duration_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the invariants.
+        """Freeze the streams and check the invariants.
 
         Raises:
             ValueError: lengths differ, or log-probabilities or mask stand where no policy wrote.
         """
-        size = len(self.token_ids)
-        policy = self.kind is TurnKind.POLICY
+        size, policy = len(self.token_ids), self.kind is TurnKind.POLICY
+        if not policy and not len(self.mask):
+            object.__setattr__(self, "mask", np.zeros(size))
+        for name, dtype in _STREAMS.items():
+            object.__setattr__(self, name, _frozen(getattr(self, name), dtype))
         if len(self.mask) != size:
             raise ValueError(f"{self.kind} turn: mask has {len(self.mask)} of {size} tokens")
-        if len(self.logprobs) != (size if policy else 0):
-            raise ValueError(
-                f"{self.kind} turn: expected {size if policy else 0} logprobs, "
-                f"got {len(self.logprobs)}"
-            )
-        if any(bit not in (0, 1) for bit in self.mask) or (any(self.mask) and not policy):
+        if (self.mask > 1).any() or (not policy and self.mask.any()):
             raise ValueError(f"{self.kind} turn: mask must be 0, or 1 on tokens the policy wrote")
-        if len(self.policy_versions) != len(self.logprobs):
-            raise ValueError(
-                f"{self.kind} turn: expected {len(self.logprobs)} policy_versions, "
-                f"got {len(self.policy_versions)}"
-            )
+        expected = size if policy else 0
+        for name in ("logprobs", "versions"):
+            if (got := len(getattr(self, name))) != expected:
+                raise ValueError(f"{self.kind} turn: expected {expected} {name}, got {got}")
+        if (self.parent is None) != (self.kind is TurnKind.PROMPT):
+            raise ValueError(f"{self.kind} turn: the prompt alone has no parent")
+
+    def __eq__(self, other: object) -> bool:
+        """Compare field by field, streams by value."""
+        if not isinstance(other, Turn):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            if f.name in _STREAMS
+            else getattr(self, f.name) == getattr(other, f.name)
+            for f in fields(self)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Branch:
+    """The context of one turn with every stream along it; all arrays have length T.
+
+    `logprobs` and `versions` are 0 where no policy wrote. `turns` are the indices of the turns
+    that lie on it, `turn_starts` where their tokens begin.
+    """
+
+    token_ids: np.ndarray
+    mask: np.ndarray
+    logprobs: np.ndarray
+    versions: np.ndarray
+    turns: tuple[int, ...]
+    turn_starts: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectory:
-    """One finished episode.
+    """One finished episode. `turns[0]` is the prompt; a turn's parent stands before it.
 
     `dropped` trajectories are recorded but enter neither the loss nor the group's baseline.
-    `tools` are the schemas that were offered; `error` is the text of the failure, if any.
+    `failure` is what ended it, or the last failure of a tool, if any. `seed` is the episode's.
     """
 
     id: str
     sample: Sample
-    prompt_ids: tuple[int, ...]
     turns: tuple[Turn, ...]
     rewards: RewardLedger
     termination: Termination
-    tools: tuple[str, ...] = ()
-    error: str | None = None
+    failure: Failure | None = None
     dropped: bool = False
-    started_at: float = 0.0
+    seed: int = 0
     duration_s: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
+    tool_schemas: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the tree.
+
+        Raises:
+            ValueError: the first turn is no prompt, or a turn stands on what is not before it.
+        """
+        if not self.turns or self.turns[0].kind is not TurnKind.PROMPT:
+            raise ValueError("expected the prompt as the first turn")
+        lengths: list[int] = []
+        for index, turn in enumerate(self.turns):
+            parent = -1 if turn.parent is None else turn.parent
+            if not parent < index or (parent < 0) != (index == 0):
+                raise ValueError(f"turn {index}: its parent {turn.parent} is not before it")
+            if not 0 <= turn.kept <= (lengths[parent] if index else 0):
+                raise ValueError(f"turn {index}: keeps {turn.kept} tokens, more than there are")
+            lengths.append(turn.kept + len(turn.token_ids))
 
     @property
     def reward(self) -> float:
@@ -106,27 +176,57 @@ class Trajectory:
         return self.rewards.total
 
     @property
-    def token_ids(self) -> list[int]:
-        """All token ids, prompt included: length T."""
-        return [*self.prompt_ids, *(t for turn in self.turns for t in turn.token_ids)]
+    def error(self) -> str | None:
+        """The failure's message, if there was one."""
+        return self.failure.message if self.failure else None
 
     @property
-    def response_mask(self) -> list[int]:
-        """1 on trained tokens, length T; 0 over the prompt, tools and user."""
-        return [0] * len(self.prompt_ids) + [bit for turn in self.turns for bit in turn.mask]
+    def prompt_ids(self) -> np.ndarray:
+        """The first prompt's token ids."""
+        return self.turns[0].token_ids
 
     @property
-    def logprobs(self) -> list[float]:
-        """The engine's log-probabilities, length T; 0.0 where the policy did not write."""
-        values = [0.0] * len(self.prompt_ids)
-        for turn in self.turns:
-            values.extend(turn.logprobs or [0.0] * len(turn.token_ids))
-        return values
+    def token_ids(self) -> np.ndarray:
+        """The last turn's context: the whole dialogue where nothing was rewritten."""
+        return self.branch(len(self.turns) - 1).token_ids
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """The turns whose context no other turn extends; one, in a linear dialogue."""
+        extended = {t.parent for t in self.turns[1:] if t.kept == self._length(t.parent or 0)}
+        return tuple(i for i in range(len(self.turns)) if i not in extended)
+
+    def branch(self, leaf: int) -> Branch:
+        """Return the context of turn `leaf` with its streams."""
+        places = self._path(leaf)
+        turns = [(self.turns[i], size) for i, size in places]
+        starts = np.cumsum([0, *(size for _, size in turns)])[:-1]
+
+        def stream(name: str) -> np.ndarray:
+            return np.concatenate(
+                [
+                    values[:size]
+                    if len(values := getattr(turn, name))
+                    else np.zeros(size, _STREAMS[name])
+                    for turn, size in turns
+                ]
+            )
+
+        return Branch(
+            **{name: stream(name) for name in _STREAMS},
+            turns=tuple(i for i, _ in places),
+            turn_starts=tuple(int(start) for start in starts),
+        )
 
     @property
     def messages(self) -> list[Message]:
-        """The dialogue as messages, the prompt's included."""
-        return [*self.sample.prompt, *(m for turn in self.turns for m in turn.messages)]
+        """The dialogue as messages, the prompt's included, along the last turn's parents."""
+        chain: list[Turn] = []
+        index: int | None = len(self.turns) - 1
+        while index is not None:
+            chain.append(self.turns[index])
+            index = chain[-1].parent
+        return [message for turn in reversed(chain) for message in turn.messages]
 
     @property
     def policy_turns(self) -> list[Turn]:
@@ -140,8 +240,8 @@ class Trajectory:
 
     @property
     def response_length(self) -> int:
-        """Number of tokens after the prompt."""
-        return sum(len(turn.token_ids) for turn in self.turns)
+        """Number of tokens behind the prompt, over all branches."""
+        return sum(len(turn.token_ids) for turn in self.turns[1:])
 
     @property
     def answer(self) -> str:
@@ -152,16 +252,47 @@ class Trajectory:
                 return str(message.get("content") or "")
         return ""
 
+    def _length(self, index: int) -> int:
+        """Return the length of a turn's context."""
+        return self.turns[index].kept + len(self.turns[index].token_ids)
+
+    def _path(self, leaf: int) -> Sequence[tuple[int, int]]:
+        """Return `(turn, how many of its first tokens)` along the context of `leaf`."""
+        places: list[tuple[int, int]] = []
+        index: int | None = leaf
+        end = self._length(leaf)
+        while index is not None:
+            turn = self.turns[index]
+            if end > turn.kept:
+                places.append((index, end - turn.kept))
+                end = turn.kept
+            index = turn.parent
+        return places[::-1]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """The rollouts of one prompt; the unit over which GRPO's baseline is computed."""
+    """The rollouts of one prompt; the unit over which GRPO's baseline is computed.
+
+    `sampling` holds the distribution's parameters by name, `template` the digest of the chat
+    template that rendered it: what a recording needs to be understood.
+    """
 
     id: str
     sample: Sample
     trajectories: tuple[Trajectory, ...]
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    template: str = ""
 
     @property
     def kept(self) -> tuple[Trajectory, ...]:
         """The trajectories that train."""
         return tuple(t for t in self.trajectories if not t.dropped)
+
+
+def _frozen(values: Any, dtype: Any) -> np.ndarray:
+    array = np.asarray(values, dtype=dtype)
+    if array.flags.writeable:
+        array = array.copy() if array.base is not None or array is values else array
+        array.setflags(write=False)
+    return array
