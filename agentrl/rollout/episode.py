@@ -1,29 +1,28 @@
 """One episode: policy turns, tool calls and user turns, until exactly one reason to end.
 
-    prompt -> policy turn -> tool calls? -> run them, append the delta, again
+    prompt -> policy turn -> tool calls? -> run them, append the reply, again
                           -> none: the interaction answers, or the dialogue is over
 
-The episode's tools and interaction are released whatever happens. Failures of plugins and of
-the engine end the episode as data; only cancellation and our own bugs leave this module as
-exceptions.
+The episode's tools and interaction are released whatever happens. Failures of plugins, of the
+engine and of the chat template end the episode as data; only cancellation and our own bugs leave
+this module as exceptions. What it leaves is scored when its group is complete.
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from agentrl.config.rollout import FailureAction, RolloutConfig, SamplingConfig
-from agentrl.contracts.call import ParsedTurn, Schemas
-from agentrl.contracts.engine import ChatBackend, Completion, Engine, Sampling
+from agentrl.config.rollout import RolloutConfig, SamplingConfig
+from agentrl.contracts.call import ParsedTurn
+from agentrl.contracts.engine import Sampling
+from agentrl.contracts.failure import Failure
 from agentrl.contracts.message import Message
-from agentrl.contracts.reward import RewardEntry, finite, weigh
+from agentrl.contracts.reward import RewardLedger
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.task import BaseTask
-from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolRecord
-from agentrl.contracts.trajectory import Termination, Trajectory, Turn, TurnKind
-from agentrl.errors import RolloutError, ToolTimeoutError, boundary
-from agentrl.rollout.formats.turn import ToolFormat
+from agentrl.contracts.tool import BaseTool, ToolOutcome, ToolRecord
+from agentrl.contracts.trajectory import Termination, Trajectory, TurnKind
+from agentrl.errors import RolloutError, ToolTimeoutError
+from agentrl.rollout.actor import Actor
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
 from agentrl.rollout.render import Renderer
@@ -31,20 +30,14 @@ from agentrl.rollout.schemas import schema_dict
 from agentrl.rollout.toolset import Toolset
 from agentrl.seed import derive_seed
 
-_TRUNCATED = (Termination.MAX_TOKENS, Termination.MAX_CONTEXT, Termination.MAX_TURNS)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpisodeContext:
     """What all episodes of a run share."""
 
     config: RolloutConfig
-    engine: Engine
+    actor: Actor
     renderer: Renderer
-    tool_format: ToolFormat
-    task: BaseTask
-    services: Services
-    reward_weights: Mapping[str, float]
     context_limit: int
 
 
@@ -73,15 +66,8 @@ class Episode:
         self._seed = seed
         self._sampling = sampling
         self._schemas = [schema_dict(tool) for tool in tools.values()]
-        self._parameters: Schemas = {
-            name: schema["function"].get("parameters", {})
-            for name, schema in zip(tools, self._schemas, strict=True)
-        }
-        self._record = Record(
-            config=self._config,
-            prompt_ids=context.renderer.prompt(sample.prompt, self._schemas),
-            prompt=sample.prompt,
-            context_limit=context.context_limit,
+        self._record = Record.begin(
+            sample.prompt, config=context.config, context_limit=context.context_limit
         )
         self._tools = Toolset(
             tools=tools,
@@ -92,22 +78,20 @@ class Episode:
         )
 
     async def run(self) -> Trajectory:
-        """Run to the end and score it. Never raises for what a plugin or the engine did."""
-        started_at = time.time()
-        error: str | None = None
+        """Run to the end. Never raises for what a plugin, the engine or the template did."""
+        failure: Failure | None = None
         try:
             try:
                 async with asyncio.timeout(self._config.episode_timeout_s):
                     termination = await self._dialogue()
-            except TimeoutError:
-                self._keep(self._tools.interrupted, ())
-                termination = Termination.TIMEOUT
-                error = f"the episode passed {self._config.episode_timeout_s:g} s"
-            except ToolTimeoutError as failure:
-                termination, error = Termination.TIMEOUT, str(failure)
-            except RolloutError as failure:
-                termination, error = Termination.INFRA_ERROR, str(failure)
-            return await self._finish(termination, error or self._tool_error(), started_at)
+            except TimeoutError as error:
+                self._append_calls(self._tools.interrupted)
+                termination, failure = Termination.TIMEOUT, self._too_late(error)
+            except ToolTimeoutError as error:
+                termination, failure = Termination.TIMEOUT, Failure.of(error)
+            except RolloutError as error:
+                termination, failure = Termination.INFRA_ERROR, Failure.of(error)
+            return await self._finish(termination, failure)
         finally:
             try:
                 await self._tools.release()
@@ -117,10 +101,11 @@ class Episode:
 
     async def _dialogue(self) -> Termination:
         """Alternate turns until a reason to end."""
+        record, config = self._record, self._config
+        record.set_prompt(self._context.renderer.prompt(self._sample.prompt, self._schemas))
         await self._tools.create()
         if self._partner is not None:
             await self._partner.start()
-        record, config = self._record, self._config
         while True:
             if record.room <= 0:
                 return record.full
@@ -136,77 +121,34 @@ class Episode:
 
     async def _policy_turn(self) -> tuple[ParsedTurn, bool]:
         """Let the policy write; return what it said and whether it closed its turn."""
-        record = self._record
-        turn = record.count(TurnKind.POLICY)
-        began_s = record.elapsed()
+        record, began_s = self._record, self._record.elapsed()
         sampling = Sampling(
             max_tokens=min(record.room, self._config.max_turn_tokens or record.room),
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             top_k=self._sampling.top_k,
-            seed=derive_seed(self._seed, turn),
+            seed=derive_seed(self._seed, record.count(TurnKind.POLICY)),
             stop_token_ids=self._context.renderer.stop_token_ids,
         )
-        engine = self._context.engine
-        if isinstance(engine, ChatBackend):
-            parsed, completion = await self._ask_chat(engine, sampling)
-        else:
-            completion = await engine.generate(record.token_ids, sampling, session=self._id)
-            parsed = self._context.tool_format.parse(
-                self._context.renderer.decode(completion.token_ids),
-                id_prefix=f"call_{turn}",
-                schemas=self._parameters,
-            )
-        record.add_policy(completion, parsed.message(), began_s=began_s)
+        parsed, completion = await self._context.actor.write(
+            record, self._schemas, sampling, session=self._id
+        )
+        record.add_policy(completion, self._shown(parsed), began_s=began_s)
         return parsed, completion.finish_reason == "stop"
-
-    async def _ask_chat(
-        self, engine: ChatBackend, sampling: Sampling
-    ) -> tuple[ParsedTurn, Completion]:
-        """Let a chat endpoint write; its tokens are what our tokenizer makes of the text."""
-        parsed = await engine.reply(
-            self._record.messages, self._schemas, sampling, session=self._id
-        )
-        token_ids = self._context.renderer.assistant(parsed.message(), self._schemas)
-        fits = len(token_ids) <= sampling.max_tokens
-        token_ids = token_ids[: sampling.max_tokens]
-        return parsed, Completion(
-            token_ids=token_ids,
-            logprobs=[0.0] * len(token_ids),
-            finish_reason="stop" if fits else "length",
-            policy_versions=[0] * len(token_ids),
-        )
 
     async def _tool_turn(self, parsed: ParsedTurn) -> Termination | None:
         """Run the turn's calls and append what they returned."""
         record, began_s = self._record, self._record.elapsed()
-        records = await self._tools.execute(parsed.calls)
-        delta = self._context.renderer.delta(_tool_messages(records), self._schemas)
-        fits = self._keep(records, delta, began_s=began_s)
+        records = await self._tools.execute(parsed.calls, limit=self._max_calls)
         if any(r.outcome is ToolOutcome.INFRA_ERROR for r in records):
+            self._append_calls(records)
             return Termination.INFRA_ERROR
+        messages = self._tool_messages(records)
+        fits = self._answer(TurnKind.TOOL, messages, began_s=began_s, records=records)
         last = record.count(TurnKind.POLICY) >= self._config.max_assistant_turns
         if last and all(r.outcome is ToolOutcome.MODEL_ERROR for r in records):
             return Termination.MODEL_ERROR
         return None if fits else record.full
-
-    def _keep(
-        self, records: list[ToolRecord], delta: Sequence[int], *, began_s: float | None = None
-    ) -> bool:
-        """Append a tool turn and its rewards; return whether its tokens fit."""
-        if not records:
-            return True
-        fits = self._record.add_reply(
-            TurnKind.TOOL,
-            _tool_messages(records),
-            delta,
-            began_s=records[0].started_s if began_s is None else began_s,
-            records=records,
-        )
-        for r in records:
-            if r.outcome is ToolOutcome.OK:
-                self._record.reward(f"tool_step/{r.call.name}", r.reward)
-        return fits
 
     async def _user_turn(self) -> Termination | None:
         """Let the interaction answer; without one, the policy has had the last word."""
@@ -215,102 +157,98 @@ class Episode:
         record, began_s = self._record, self._record.elapsed()
         answer = await self._partner.answer(record.messages)
         record.reward("interaction_turn", answer.reward)
-        message = {"role": "user", "content": answer.content}
+        message: Message = {"role": "user", "content": answer.content}
         if answer.end:
             # Nobody reads it any more: kept in the record, without tokens.
-            record.add_reply(TurnKind.USER, [message], (), began_s=began_s)
+            record.add_reply(TurnKind.USER, [message], None, began_s=began_s)
             return Termination.INTERACTION_END
         if record.count(TurnKind.USER) >= self._config.max_user_turns:
             return Termination.MAX_TURNS
-        delta = self._context.renderer.delta([message], self._schemas)
-        fits = record.add_reply(TurnKind.USER, [message], delta, began_s=began_s)
+        fits = self._answer(TurnKind.USER, [message], began_s=began_s)
         return None if fits else record.full
 
-    async def _finish(
-        self, termination: Termination, error: str | None, started_at: float
-    ) -> Trajectory:
-        """Score the dialogue and apply the failure policy."""
-        entries = list(self._record.entries)
-        trajectory = self._trajectory(termination, error, entries, started_at)
+    def _answer(
+        self,
+        kind: TurnKind,
+        messages: Sequence[Message],
+        *,
+        began_s: float,
+        records: Sequence[ToolRecord] = (),
+    ) -> bool:
+        """Append a reply to the policy as the template renders it; return whether it fits."""
+        record = self._record
+        try:
+            continuation = self._context.renderer.reply(
+                record.context, record.messages, messages, self._schemas
+            )
+        except RolloutError:
+            self._append_calls(records)
+            raise
+        fits = record.add_reply(kind, messages, continuation, began_s=began_s, records=records)
+        self._enter_step_rewards(records)
+        return fits
+
+    def _append_calls(self, records: Sequence[ToolRecord]) -> None:
+        """Append a tool turn that the policy will not see."""
+        if records:
+            messages, began_s = self._tool_messages(records), records[0].started_s
+            self._record.add_reply(TurnKind.TOOL, messages, None, began_s=began_s, records=records)
+            self._enter_step_rewards(records)
+
+    def _enter_step_rewards(self, records: Sequence[ToolRecord]) -> None:
+        for r in records:
+            if r.outcome is ToolOutcome.OK:
+                self._record.reward(f"tool_step/{r.call.name}", r.reward)
+
+    async def _finish(self, termination: Termination, failure: Failure | None) -> Trajectory:
+        """Ask those for their rewards who must be alive to give them."""
+        record, entries = self._record, list(self._record.entries)
         if termination is not Termination.INFRA_ERROR:
             try:
-                entries += await self._score(trajectory)
-            except RolloutError as failure:
-                termination, error = Termination.INFRA_ERROR, str(failure)
-        actions = self._actions(termination)
-        config = self._config.failures
-        entries += [
-            RewardEntry(source=f"penalty/{kind}", value=config.penalty)
-            for kind, action in actions.items()
-            if action is FailureAction.PENALISE
-        ]
-        trajectory = self._trajectory(termination, error, entries, started_at)
-        if FailureAction.MASK in actions.values():
-            trajectory = replace(trajectory, turns=tuple(map(_masked, trajectory.turns)))
-        return replace(trajectory, dropped=FailureAction.DROP in actions.values())
-
-    async def _score(self, trajectory: Trajectory) -> list[RewardEntry]:
-        entries = await self._tools.rewards()
-        if self._partner is not None:
-            entries += await self._partner.rewards()
-        with boundary(f"task {type(self._context.task).__name__} score"):
-            async with asyncio.timeout(self._config.tool_timeout_s):
-                score = await self._context.task.score(trajectory, self._context.services)
-            return [*entries, RewardEntry(source="task", value=finite(score))]
-
-    def _actions(self, termination: Termination) -> dict[str, FailureAction]:
-        """Name the failures of this episode and what the configuration does about each."""
-        record, failures = self._record, self._config.failures
-        happened = {
-            "infra_error": termination is Termination.INFRA_ERROR,
-            "timeout": termination is Termination.TIMEOUT
-            or record.has_outcome(ToolOutcome.TIMEOUT),
-            "model_error": termination is Termination.MODEL_ERROR
-            or record.has_outcome(ToolOutcome.MODEL_ERROR),
-            "truncated": termination in _TRUNCATED,
-        }
-        return {kind: getattr(failures, kind) for kind, did in happened.items() if did}
-
-    def _tool_error(self) -> str | None:
-        errors = [r.error for turn in self._record.turns for r in turn.tool_records if r.error]
-        return errors[-1] if errors else None
-
-    def _trajectory(
-        self,
-        termination: Termination,
-        error: str | None,
-        entries: list[RewardEntry],
-        started_at: float,
-    ) -> Trajectory:
-        record = self._record
+                entries += await self._tools.rewards()
+                if self._partner is not None:
+                    entries += await self._partner.rewards()
+            except RolloutError as error:
+                termination, failure = Termination.INFRA_ERROR, Failure.of(error)
+        failures = [r.failure for turn in record.turns for r in turn.tool_records if r.failure]
         return Trajectory(
             id=self._id,
             sample=self._sample,
-            prompt_ids=tuple(record.prompt_ids),
             turns=tuple(record.turns),
-            rewards=weigh(entries, self._context.reward_weights),
+            rewards=RewardLedger(tuple(entries)),
             termination=termination,
-            tools=tuple(self._tools.tools),
-            error=error,
-            started_at=started_at,
+            failure=failure or (failures[-1] if failures else None),
+            seed=self._seed,
             duration_s=record.elapsed(),
-            metrics=_timings(record.turns),
+            tool_schemas=tuple(self._schemas),
         )
 
+    @property
+    def _max_calls(self) -> int:
+        limit = self._config.max_parallel_calls
+        return min(limit, self._context.renderer.max_calls or limit)
 
-def _tool_messages(records: Sequence[ToolRecord]) -> list[Message]:
-    return [
-        {"role": "tool", "name": r.call.name, "tool_call_id": r.call.id, "content": r.response}
-        for r in records
-    ]
+    def _shown(self, parsed: ParsedTurn) -> Message:
+        """Return the policy's message with as many calls as the template can show."""
+        message, limit = parsed.message(), self._context.renderer.max_calls
+        if limit is not None and "tool_calls" in message:
+            message["tool_calls"] = message["tool_calls"][:limit]
+        return message
 
+    def _tool_messages(self, records: Sequence[ToolRecord]) -> list[Message]:
+        """Return what the calls returned; what the template has no place for joins the last."""
+        messages: list[Message] = [
+            {"role": "tool", "name": r.call.name, "tool_call_id": r.call.id, "content": r.response}
+            for r in records
+        ]
+        limit = self._context.renderer.max_calls or len(messages)
+        rest = [str(message["content"]) for message in messages[limit:]]
+        if rest:
+            last = messages[limit - 1]
+            last["content"] = "\n".join([str(last["content"]), *dict.fromkeys(rest)])
+        return messages[:limit]
 
-def _masked(turn: Turn) -> Turn:
-    return replace(turn, mask=(0,) * len(turn.mask))
-
-
-def _timings(turns: list[Turn]) -> dict[str, float]:
-    return {
-        f"{kind.value}_s": sum(turn.duration_s for turn in turns if turn.kind is kind)
-        for kind in TurnKind
-    }
+    def _too_late(self, error: TimeoutError) -> Failure:
+        why = ToolTimeoutError(f"the episode passed {self._config.episode_timeout_s:g} s")
+        why.__cause__ = error
+        return Failure.of(why)

@@ -1,50 +1,62 @@
-"""The growing record of an episode: tokens, turns and rewards so far, and what budgets leave."""
+"""The growing record of an episode: its turns and rewards so far, and what the budgets leave."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.engine import Completion
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry
-from agentrl.contracts.tool import ToolOutcome, ToolRecord
+from agentrl.contracts.tool import ToolRecord
 from agentrl.contracts.trajectory import Termination, Turn, TurnKind
+from agentrl.rollout.render import Continuation
 
 
 @dataclass(kw_only=True, slots=True)
 class Record:
-    """Everything one episode has produced; only ever appended to."""
+    """Everything one episode has produced; only ever appended to.
+
+    `context` (int32) is what the policy sees next: the context of the latest turn.
+    """
 
     config: RolloutConfig
-    prompt_ids: list[int]
-    prompt: list[Message]
     context_limit: int
+    turns: list[Turn]
+    context: np.ndarray
     started: float = field(default_factory=time.monotonic)
-    turns: list[Turn] = field(default_factory=list)
     entries: list[RewardEntry] = field(default_factory=list)
 
-    @property
-    def token_ids(self) -> list[int]:
-        """The dialogue's tokens so far."""
-        return [*self.prompt_ids, *(t for turn in self.turns for t in turn.token_ids)]
+    @classmethod
+    def begin(
+        cls, prompt: Sequence[Message], *, config: RolloutConfig, context_limit: int
+    ) -> "Record":
+        """Start with a prompt that is still to be rendered."""
+        nothing = np.zeros(0, np.int32)
+        turn = Turn(kind=TurnKind.PROMPT, messages=tuple(prompt), token_ids=nothing)
+        return cls(config=config, context_limit=context_limit, turns=[turn], context=nothing)
+
+    def set_prompt(self, token_ids: np.ndarray) -> None:
+        """Enter the prompt's tokens."""
+        self.turns[0] = replace(self.turns[0], token_ids=token_ids)
+        self.context = self.turns[0].token_ids
 
     @property
     def messages(self) -> list[Message]:
         """The dialogue's messages so far."""
-        return [*self.prompt, *(m for turn in self.turns for m in turn.messages)]
+        return [message for turn in self.turns for message in turn.messages]
 
     @property
     def room(self) -> int:
         """How many more tokens the response and the context budgets allow."""
-        response = sum(len(turn.token_ids) for turn in self.turns)
-        context = self.context_limit - len(self.prompt_ids) - response
-        return min(self.config.max_response_tokens - response, context)
+        return self._room(len(self.context))
 
     @property
     def full(self) -> Termination:
         """Which budget is the binding one."""
-        by_context = self.context_limit - len(self.prompt_ids) < self.config.max_response_tokens
+        by_context = self.context_limit - self._prompt_length < self.config.max_response_tokens
         return Termination.MAX_CONTEXT if by_context else Termination.MAX_TOKENS
 
     def count(self, kind: TurnKind) -> int:
@@ -57,14 +69,16 @@ class Record:
 
     def add_policy(self, completion: Completion, message: Message, *, began_s: float) -> None:
         """Append what the policy wrote."""
-        self.turns.append(
+        self._append(
             Turn(
                 kind=TurnKind.POLICY,
                 messages=(message,),
-                token_ids=tuple(completion.token_ids),
-                mask=(1,) * len(completion.token_ids),
-                logprobs=tuple(completion.logprobs),
-                policy_versions=tuple(completion.policy_versions),
+                token_ids=completion.token_ids,
+                mask=np.ones(len(completion.token_ids)),
+                logprobs=completion.logprobs,
+                versions=completion.versions,
+                parent=len(self.turns) - 1,
+                kept=len(self.context),
                 started_s=began_s,
                 duration_s=self.elapsed() - began_s,
             )
@@ -74,7 +88,7 @@ class Record:
         self,
         kind: TurnKind,
         messages: Sequence[Message],
-        delta: Sequence[int],
+        continuation: Continuation | None,
         *,
         began_s: float,
         records: Sequence[ToolRecord] = (),
@@ -82,17 +96,23 @@ class Record:
         """Append what the policy is answered; return whether its tokens fit the budgets.
 
         A reply that leaves no room for another policy token is kept without its tokens, so that a
-        response never exceeds its budget and no call is lost from the record.
+        response never exceeds its budget and no call is lost from the record; so is one that
+        nobody reads any more (`continuation` None).
         """
-        fits = len(delta) < self.room
-        token_ids = tuple(delta) if fits else ()
-        self.turns.append(
+        fits = (
+            continuation is not None
+            and self._room(continuation.kept + len(continuation.token_ids)) > 0
+        )
+        if continuation is None or not fits:
+            continuation = Continuation(kept=len(self.context), token_ids=np.zeros(0, np.int32))
+        self._append(
             Turn(
                 kind=kind,
                 messages=tuple(messages),
-                token_ids=token_ids,
-                mask=(0,) * len(token_ids),
+                token_ids=continuation.token_ids,
                 tool_records=tuple(records),
+                parent=len(self.turns) - 1,
+                kept=continuation.kept,
                 started_s=began_s,
                 duration_s=self.elapsed() - began_s,
             )
@@ -103,6 +123,15 @@ class Record:
         """Enter a reward for the latest turn."""
         self.entries.append(RewardEntry(source=source, value=value, turn=len(self.turns) - 1))
 
-    def has_outcome(self, outcome: ToolOutcome) -> bool:
-        """Whether any tool call ended so."""
-        return any(r.outcome is outcome for turn in self.turns for r in turn.tool_records)
+    @property
+    def _prompt_length(self) -> int:
+        return len(self.turns[0].token_ids)
+
+    def _room(self, length: int) -> int:
+        """Return the tokens that a context of `length` may still grow by."""
+        response = self.config.max_response_tokens - (length - self._prompt_length)
+        return min(response, self.context_limit - length)
+
+    def _append(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        self.context = np.concatenate([self.context[: turn.kept], turn.token_ids])

@@ -11,8 +11,10 @@ assistant's content, both in Hermes form.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from jinja2.exceptions import TemplateError as JinjaError
 
 from agentrl.contracts.message import Message
@@ -46,6 +48,14 @@ To call one, write:
 </tool_call>"""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continuation:
+    """What a reply adds: `token_ids` (int32) behind the first `kept` tokens of the context."""
+
+    kept: int
+    token_ids: np.ndarray
+
+
 class Renderer:
     """Renders with one tokenizer and one chat template.
 
@@ -71,6 +81,8 @@ class Renderer:
         self.native_tools = self._is_native()
         self._stop_text, self._tail = self._turn_end()
         self.stop_token_ids = self._stop_ids()
+        self.template_digest = ""
+        self.max_calls: int | None = None
 
     def tool_format(self, name: str) -> ToolFormat:
         """Return the format that `rollout.tool_format` names, for this template.
@@ -110,6 +122,17 @@ class Renderer:
         next generation prompt.
         """
         return self._encode(self._tail + self._delta_text(new, tools))
+
+    def reply(
+        self,
+        context_ids: np.ndarray,
+        before: Sequence[Message],
+        new: Sequence[Message],
+        tools: Sequence[ToolDict],
+    ) -> Continuation:
+        """Return how `new` (tool or user messages) continues a context."""
+        delta = np.asarray(self.delta(new, tools), np.int32)
+        return Continuation(kept=len(context_ids), token_ids=delta)
 
     def assistant(self, message: Message, tools: Sequence[ToolDict]) -> list[int]:
         """Return the ids a policy would have sampled to say `message`, stop token included."""

@@ -32,7 +32,7 @@ async def call_once(
     try:
         await toolset.create()
         call = ToolCall(id="call_0", name=tool.name, arguments=arguments)
-        record = (await toolset.execute((call,)))[0]
+        record = (await toolset.execute((call,), limit=1))[0]
         rewards = await toolset.rewards()
         return record, rewards[0].value
     finally:

@@ -21,6 +21,7 @@ from tenacity import (
 )
 
 from agentrl.config.rollout import RolloutConfig
+from agentrl.contracts.failure import Failure
 from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord
 from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
@@ -64,14 +65,14 @@ class Toolset:
             if isinstance(result, BaseException):
                 raise result
 
-    async def execute(self, calls: tuple[ToolCall, ...]) -> list[ToolRecord]:
-        """Execute one turn's calls concurrently; calls beyond `max_parallel_calls` are refused."""
-        limit, began = self.config.max_parallel_calls, time.monotonic()
+    async def execute(self, calls: tuple[ToolCall, ...], *, limit: int) -> list[ToolRecord]:
+        """Execute one turn's calls concurrently; calls beyond the first `limit` are refused."""
+        began = time.monotonic()
         tasks: list[asyncio.Task[ToolRecord]] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for index, call in enumerate(calls):
-                    tasks.append(group.create_task(self._execute(call, refused=index >= limit)))
+                    tasks.append(group.create_task(self._execute(call, limit if index >= limit else None)))
         except asyncio.CancelledError:
             self.interrupted = [
                 self._cancelled(call, began) if task.cancelled() else task.result()
@@ -109,21 +110,21 @@ class Toolset:
         self._instances[name] = created[0] if isinstance(created, tuple) else created
         self._created.append(name)
 
-    async def _execute(self, call: ToolCall, *, refused: bool) -> ToolRecord:
+    async def _execute(self, call: ToolCall, passed_limit: int | None) -> ToolRecord:
         began = time.monotonic()
-        attempts, reward, error = 1, 0.0, None
+        attempts, reward, failed = 1, 0.0, None
         metrics: dict[str, Any] = {}
         outcome = ToolOutcome.OK
         try:
-            self._check(call, refused)
+            self._check(call, passed_limit)
             text, reward, metrics, attempts = await self._attempt(call)
         except ToolError as failure:
             outcome, text = ToolOutcome.MODEL_ERROR, f"Error: {failure}"
         except ToolTimeoutError as failure:
-            outcome, error = ToolOutcome.TIMEOUT, str(failure)
+            outcome, failed = ToolOutcome.TIMEOUT, Failure.of(failure)
             text = f"Error: timed out after {self.config.tool_timeout_s:g} s"
         except RolloutError as failure:
-            outcome, error = ToolOutcome.INFRA_ERROR, str(failure)
+            outcome, failed = ToolOutcome.INFRA_ERROR, Failure.of(failure)
             text = "Error: the tool is not available"
             attempts = 1 + self.config.tool_retries * isinstance(failure, InfraError)
         return ToolRecord(
@@ -137,18 +138,18 @@ class Toolset:
             started_s=began - self.started,
             duration_s=time.monotonic() - began,
             attempts=attempts,
-            error=error,
+            failure=failed,
         )
 
-    def _check(self, call: ToolCall, refused: bool) -> None:
+    def _check(self, call: ToolCall, passed_limit: int | None) -> None:
         """Check that a call can be executed as it is written.
 
         Raises:
             ToolError: it cannot.
             PluginError: the tool's schema cannot be applied.
         """
-        if refused:
-            raise ToolError(f"at most {self.config.max_parallel_calls} calls a turn are executed")
+        if passed_limit is not None:
+            raise ToolError(f"at most {passed_limit} calls a turn are executed")
         if call.error is not None:
             raise ToolError(call.error)
         tool = self.tools.get(call.name)

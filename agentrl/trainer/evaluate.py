@@ -13,7 +13,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Split
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, RunError
-from agentrl.rollout.rollout import Rollout
+from agentrl.rollout.group import Rollout
 from agentrl.runs.reporter import Reporter
 from agentrl.seed import derive_seed
 from agentrl.traces.store import group_traces, write_traces

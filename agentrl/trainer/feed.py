@@ -16,7 +16,7 @@ from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group
 from agentrl.data.order import take
-from agentrl.rollout.rollout import Rollout
+from agentrl.rollout.group import Rollout
 from agentrl.runs.checkpoint import Progress
 from agentrl.seed import derive_seed
 

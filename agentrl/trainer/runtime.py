@@ -19,7 +19,7 @@ from agentrl.data.task import load_task
 from agentrl.learner.models import Policy, chat_template, load_policy
 from agentrl.plugins.registry import load_interactions, load_tools
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.rollout import Rollout
+from agentrl.rollout.group import Rollout
 from agentrl.rollout.schemas import ToolDict, schema_dict
 from agentrl.rollout.services import RunServices
 from agentrl.trainer.engines import context_limit, open_engine

@@ -11,7 +11,7 @@ from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.rollout import Rollout
+from agentrl.rollout.group import Rollout
 from agentrl.rollout.services import RunServices
 from agentrl.trainer.runtime import Runtime
 

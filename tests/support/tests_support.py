@@ -15,7 +15,7 @@ from agentrl.contracts.tool import BaseTool, FunctionSchema, ToolResponse, ToolS
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.rollout import Rollout
+from agentrl.rollout.group import Rollout
 
 ADD = "add"
 PARAMETERS = {

@@ -1,47 +1,44 @@
 """Rolling out groups: every episode is its own task and waits for no other's tools.
 
-A `Rollout` owns the run's tool and interaction objects between `__aenter__` and `__aexit__`.
-Seeds derive from the group's and member's place, so results do not depend on scheduling.
+    sample -> `group_size` episodes -> Group -> scorers fill the ledgers -> failure policy
+
+A `Rollout` owns the run's open tools between `__aenter__` and `__aexit__`. Seeds derive from the
+group's and member's place, so results do not depend on scheduling.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
-from agentrl.contracts.engine import Engine
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, Services
 from agentrl.contracts.trajectory import Group, Trajectory
 from agentrl.errors import ConfigError
+from agentrl.rewards.scoring import Scoring
+from agentrl.rollout.actor import Actor
 from agentrl.rollout.episode import Episode, EpisodeContext
-from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.partner import Partner, choose_interaction
-from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import schema_dict
 from agentrl.seed import derive_seed
 
 _UNBOUNDED = 1 << 40
 
 
 class Rollout:
-    """Rolls out samples with one engine, one set of tools and one task.
+    """Rolls out samples with one policy and one set of tools.
 
     Args:
-        config: budgets and failure policy.
-        engine: writes the policy turns.
+        config: budgets.
+        actor: writes the policy's turns.
         renderer: the model's chat template.
-        tool_format: reads the policy's tool calls; by `config.tool_format` when left out.
         tools: by name, as `load_tools` returns them.
         interactions: by name, as `load_interactions` returns them.
-        task: scores the trajectories.
-        services: lent to tools and task.
-        reward_weights: by reward source.
+        scoring: scores complete groups and applies the failure policy.
+        services: lent to the tools.
         model_max_tokens: the model's own context limit, if it has one.
     """
 
@@ -49,51 +46,42 @@ class Rollout:
         self,
         *,
         config: RolloutConfig,
-        engine: Engine,
+        actor: Actor,
         renderer: Renderer,
         tools: Mapping[str, BaseTool],
         interactions: Mapping[str, BaseInteraction],
-        task: BaseTask,
+        scoring: Scoring,
         services: Services,
-        reward_weights: Mapping[str, float] | None = None,
         model_max_tokens: int | None = None,
-        tool_format: ToolFormat | None = None,
     ) -> None:
         limits = [config.max_context_tokens, model_max_tokens]
         self.config = config
-        self.engine = engine
-        self.renderer = renderer
         self.tools = dict(tools)
         self._interactions = dict(interactions)
-        self._opened: list[BaseTool] = []
+        self._scoring = scoring
+        self._services = services
+        self._template = renderer.template_digest
+        self._stack = AsyncExitStack()
         self._places = asyncio.Semaphore(config.max_concurrent_episodes)
         self._context = EpisodeContext(
             config=config,
-            engine=engine,
+            actor=actor,
             renderer=renderer,
-            tool_format=tool_format or renderer.tool_format(config.tool_format),
-            task=task,
-            services=services,
-            reward_weights=reward_weights or {},
             context_limit=min((limit for limit in limits if limit), default=_UNBOUNDED),
         )
 
     async def __aenter__(self) -> Self:
-        """Verify the chat template and open every tool.
+        """Open every tool.
 
         Raises:
-            TemplateError: the template fails the prefix test.
             NotReadyError: a tool needs something that is not there.
         """
-        schemas = [schema_dict(tool) for tool in self.tools.values()]
-        verify_template(self.renderer, schemas, users=bool(self._interactions))
         try:
             for tool in self.tools.values():
-                self._opened.append(tool)
-                if hasattr(tool, "open"):
-                    await tool.open(self._context.services)
+                self._stack.push_async_callback(tool.close)  # one whose opening fails is closed too
+                await tool.open(self._services)
         except BaseException:
-            await self._close_tools()
+            await self._stack.aclose()
             raise
         return self
 
@@ -103,8 +91,8 @@ class Rollout:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close every tool."""
-        await self._close_tools()
+        """Close every tool, the rest too when one fails to."""
+        await self._stack.aclose()
 
     async def run_group(
         self,
@@ -116,6 +104,7 @@ class Rollout:
         sampling: SamplingConfig | None = None,
     ) -> Group:
         """Roll out one sample `size` times, concurrently; a member's failure is its own."""
+        sampling = sampling or self.config.sampling
         try:
             async with asyncio.TaskGroup() as tasks:
                 members = [
@@ -124,16 +113,22 @@ class Rollout:
                             sample,
                             f"{group_id}-{member}",
                             derive_seed(seed, member),
-                            sampling or self.config.sampling,
+                            sampling,
                         )
                     )
                     for member in range(size)
                 ]
-        except BaseExceptionGroup as group:
+        except BaseExceptionGroup as failed:
             # A wrong configuration fails every member alike: one of the errors says it all.
-            raise group.exceptions[0] from None
-        trajectories = tuple(member.result() for member in members)
-        return Group(id=group_id, sample=sample, trajectories=trajectories)
+            raise failed.exceptions[0] from None
+        group = Group(
+            id=group_id,
+            sample=sample,
+            trajectories=tuple(member.result() for member in members),
+            sampling=sampling.model_dump(),
+            template=self._template,
+        )
+        return await self._scoring.score(group)
 
     async def run_groups(
         self,
@@ -211,10 +206,3 @@ class Rollout:
             episode_id=episode_id,
             timeout_s=self.config.tool_timeout_s,
         )
-
-    async def _close_tools(self) -> None:
-        opened, self._opened = self._opened, []
-        async with AsyncExitStack() as stack:  # closes the rest when one fails to
-            for tool in opened:
-                if hasattr(tool, "close"):
-                    stack.push_async_callback(tool.close)
