@@ -54,7 +54,10 @@ _STREAMS = {
     "logprobs": np.float32,
     "versions": np.int32,
 }
-_EMPTY = np.zeros(0)
+
+
+def _nothing() -> np.ndarray:
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -72,9 +75,9 @@ class Turn:
     kind: TurnKind
     messages: tuple[Message, ...]
     token_ids: np.ndarray
-    mask: np.ndarray = _EMPTY
-    logprobs: np.ndarray = _EMPTY
-    versions: np.ndarray = _EMPTY
+    mask: np.ndarray = field(default_factory=_nothing)
+    logprobs: np.ndarray = field(default_factory=_nothing)
+    versions: np.ndarray = field(default_factory=_nothing)
     media: tuple[Media, ...] = ()
     tool_records: tuple[ToolRecord, ...] = ()
     parent: int | None = None

@@ -72,7 +72,9 @@ class Toolset:
         try:
             async with asyncio.TaskGroup() as group:
                 for index, call in enumerate(calls):
-                    tasks.append(group.create_task(self._execute(call, limit if index >= limit else None)))
+                    tasks.append(
+                        group.create_task(self._execute(call, limit if index >= limit else None))
+                    )
         except asyncio.CancelledError:
             self.interrupted = [
                 self._cancelled(call, began) if task.cancelled() else task.result()

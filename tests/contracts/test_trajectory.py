@@ -1,5 +1,7 @@
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agentrl.contracts.reward import RewardEntry, RewardLedger, weigh
@@ -7,26 +9,45 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
 from agentrl.seed import derive_seed
 
-POLICY, TOOL, USER = TurnKind.POLICY, TurnKind.TOOL, TurnKind.USER
+PROMPT, POLICY, TOOL, USER = TurnKind
 
 
 def turn(kind: TurnKind = POLICY, **changes: Any) -> Turn:
-    fields: dict[str, Any] = {"messages": (), "token_ids": (5, 6), "mask": (0, 0)}
+    fields: dict[str, Any] = {"messages": (), "token_ids": (5, 6), "parent": 0}
     if kind is POLICY:
-        fields |= {"mask": (1, 1), "logprobs": (-0.5, -0.25), "policy_versions": (3, 3)}
+        fields |= {"mask": (1, 1), "logprobs": (-0.5, -0.25), "versions": (3, 3)}
     return Turn(kind=kind, **(fields | changes))
 
 
 def trajectory(*turns: Turn, **changes: Any) -> Trajectory:
+    """Put turns behind a prompt of three tokens; one follows the other."""
+    placed = [Turn(kind=PROMPT, messages=(), token_ids=[1, 2, 3])]
+    length = 3
+    for index, one in enumerate(turns):
+        placed.append(replace(one, parent=index, kept=length))
+        length += len(one.token_ids)
+    return grown(*placed, **changes)
+
+
+def grown(*turns: Turn, **changes: Any) -> Trajectory:
     fields: dict[str, Any] = {
         "id": "t",
         "sample": Sample(prompt=[{"role": "user", "content": "go"}]),
-        "prompt_ids": (1, 2, 3),
         "turns": turns,
         "rewards": RewardLedger(),
         "termination": Termination.ANSWERED,
     }
     return Trajectory(**(fields | changes))
+
+
+def rewritten() -> Trajectory:
+    """The user's turn strips `6` from the policy's first turn and begins a branch inside it."""
+    return grown(
+        Turn(kind=PROMPT, messages=(), token_ids=[1, 2, 3]),
+        turn(kept=3),
+        turn(USER, token_ids=(7, 8), parent=1, kept=4),
+        turn(token_ids=(9, 4), parent=2, kept=6),
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,7 +61,9 @@ def trajectory(*turns: Turn, **changes: Any) -> Trajectory:
         (USER, {"mask": (0, 1)}, "mask must be 0"),
         (TOOL, {"mask": (1, 1)}, "mask must be 0"),
         (POLICY, {"mask": (1, 2)}, "mask must be 0, or 1"),
-        (POLICY, {"policy_versions": ()}, "expected 2 policy_versions, got 0"),
+        (POLICY, {"versions": ()}, "expected 2 versions, got 0"),
+        (POLICY, {"parent": None}, "the prompt alone has no parent"),
+        (PROMPT, {}, "the prompt alone has no parent"),
     ],
 )
 def test_a_turn_that_breaks_an_invariant_cannot_be_made(
@@ -50,12 +73,81 @@ def test_a_turn_that_breaks_an_invariant_cannot_be_made(
         turn(kind, **changes)
 
 
-def test_the_views_of_a_trajectory_have_one_length_and_line_up() -> None:
-    found = trajectory(turn(), turn(TOOL, token_ids=(7,), mask=(0,)), turn(token_ids=(8, 9)))
-    assert found.token_ids == [1, 2, 3, 5, 6, 7, 8, 9]
-    assert found.response_mask == [0, 0, 0, 1, 1, 0, 1, 1]
-    assert found.logprobs == [0.0, 0.0, 0.0, -0.5, -0.25, 0.0, -0.5, -0.25]
-    assert found.response_length == 5
+def test_streams_are_frozen_copies_of_what_was_given() -> None:
+    ids = np.array([5, 6])
+    made = turn(token_ids=ids)
+    ids[0] = 9
+    assert made.token_ids.tolist() == [5, 6]
+    assert (made.token_ids.dtype, made.logprobs.dtype, made.mask.dtype) == (
+        np.int32,
+        np.float32,
+        np.uint8,
+    )
+    with pytest.raises(ValueError, match="read-only"):
+        made.token_ids[0] = 1
+
+
+def test_turns_are_equal_when_their_streams_are() -> None:
+    assert turn() == turn()
+    assert turn() != turn(logprobs=(-0.5, -0.5))
+    assert turn() != turn(kept=1)
+
+
+def test_the_streams_of_a_branch_have_one_length_and_line_up() -> None:
+    found = trajectory(turn(), turn(TOOL, token_ids=(7,)), turn(token_ids=(8, 9)))
+    branch = found.branch(3)
+    assert branch.token_ids.tolist() == found.token_ids.tolist() == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert branch.mask.tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
+    assert branch.logprobs.tolist() == [0.0, 0.0, 0.0, -0.5, -0.25, 0.0, -0.5, -0.25]
+    assert branch.versions.tolist() == [0, 0, 0, 3, 3, 0, 3, 3]
+    assert (branch.turns, branch.turn_starts) == ((0, 1, 2, 3), (0, 3, 5, 6))
+    assert (found.leaves, found.response_length) == ((3,), 5)
+
+
+def test_a_rewritten_history_gives_a_branch_that_shares_its_beginning() -> None:
+    found = rewritten()
+    assert found.leaves == (1, 3)
+    assert found.branch(1).token_ids.tolist() == [1, 2, 3, 5, 6]
+    branch = found.branch(3)
+    assert branch.token_ids.tolist() == [1, 2, 3, 5, 7, 8, 9, 4]
+    assert branch.mask.tolist() == [0, 0, 0, 1, 0, 0, 1, 1]
+    assert (branch.turns, branch.turn_starts) == ((0, 1, 2, 3), (0, 3, 4, 6))
+
+
+def test_a_branch_passes_over_a_turn_of_which_it_keeps_nothing() -> None:
+    found = grown(
+        Turn(kind=PROMPT, messages=(), token_ids=[1, 2, 3]),
+        turn(kept=3),
+        turn(USER, token_ids=(7,), parent=1, kept=2),
+    )
+    branch = found.branch(2)
+    assert (branch.token_ids.tolist(), branch.turns) == ([1, 2, 7], (0, 2))
+
+
+def test_two_turns_on_one_parent_are_two_leaves() -> None:
+    found = grown(
+        Turn(kind=PROMPT, messages=(), token_ids=[1]),
+        turn(kept=1, messages=({"role": "assistant", "content": "a"},)),
+        turn(kept=1, messages=({"role": "assistant", "content": "b"},)),
+    )
+    assert found.leaves == (1, 2)
+    assert [m["content"] for m in found.messages] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ((), "expected the prompt"),
+        ((turn(),), "expected the prompt"),
+        ((Turn(kind=PROMPT, messages=(), token_ids=[1]), turn(parent=1)), "is not before it"),
+        ((Turn(kind=PROMPT, messages=(), token_ids=[1]), turn(kept=2)), "keeps 2 tokens"),
+    ],
+)
+def test_a_tree_that_hangs_together_wrongly_cannot_be_made(
+    turns: tuple[Turn, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        grown(*turns)
 
 
 def test_the_answer_is_the_last_turn_that_called_nothing() -> None:
