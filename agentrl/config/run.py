@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
+from agentrl.config.rewards import RewardConfig, check_sources
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
@@ -67,8 +68,11 @@ class RunConfig(Section):
     """A tools YAML in verl's schema, or its list in place."""
     interaction: str | list[dict[str, Any]] | None = None
     """An interaction YAML in verl's schema, or its list in place."""
-    reward_weights: dict[str, float] = Field(default_factory=dict)
-    """Weight by reward source (`task`, `tool/NAME`, `tool_step`, `interaction`, ...); else 1."""
+    rewards: list[RewardConfig] = Field(default_factory=lambda: [RewardConfig()])
+    """Who scores a complete group; the task alone when unset."""
+    reward_weights: dict[str, FiniteFloat] = Field(default_factory=dict)
+    """Weights of what is given within an episode, by source (`tool/NAME`, `tool`, `tool_step`,
+    `interaction`, `interaction_turn`); else 1."""
     sandbox: SandboxConfig = AutoSandboxConfig()
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -90,6 +94,11 @@ class RunConfig(Section):
     @classmethod
     def _embedded_unless_said(cls, value: Any) -> Any:
         return {"type": "transformers", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _one_weight_a_source(self) -> "RunConfig":
+        check_sources(self.rewards, self.reward_weights)
+        return self
 
     @property
     def run_dir(self) -> Path:

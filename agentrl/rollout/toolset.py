@@ -26,7 +26,7 @@ from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord
 from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
 from agentrl.plugins.schema import violations
-from agentrl.rollout.shield import shielded
+from agentrl.shield import shielded
 from agentrl.rollout.truncate import showable, truncate
 
 logger = logging.getLogger(__name__)
