@@ -1,6 +1,6 @@
 """The scorers of a run: who gives rewards once a group is complete, at what weight."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat
@@ -22,7 +22,8 @@ class RewardConfig(Section):
     weight: FiniteFloat = 1.0
     """0 records the reward and trains on none of it."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the function, or of the class's constructor."""
+    """Keyword arguments of the function, or of the class's constructor; where either names a
+    parameter `services`, it is lent the sandbox."""
     timeout_s: PositiveFloat = 30.0
     """The deadline of one attempt: for one trajectory, or for the group where siblings compare."""
     retries: NonNegativeInt = 2
@@ -34,24 +35,32 @@ class RewardConfig(Section):
         return self.name or self.type.rpartition(":")[2].rpartition(".")[2]
 
 
-def check_sources(rewards: Iterable[RewardConfig], weights: Mapping[str, float]) -> None:
-    """Check that every source has one meaning and one weight.
+def check_names(rewards: list[RewardConfig]) -> list[RewardConfig]:
+    """Check that every entry has a source of its own.
 
     Raises:
-        ValueError: two entries have one name, or a weight's source gives no rewards.
+        ValueError: two have one name, or one has that of rewards within an episode.
     """
-    seen: set[str] = set()
-    for source in (entry.source for entry in rewards):
-        if source in seen:
-            raise ValueError(f"`rewards`: two entries are named {source!r}; give one a `name`")
-        if source in (*IN_EPISODE, "penalty"):
-            raise ValueError(f"`rewards`: {source!r} is the name of another source; give a `name`")
-        seen.add(source)
+    seen = {*IN_EPISODE, "penalty"}
+    for entry in rewards:
+        if entry.source in seen:
+            raise ValueError(f"the source {entry.source!r} is taken; give this entry a `name`")
+        seen.add(entry.source)
+    return rewards
+
+
+def check_weights(weights: dict[str, float], rewards: Iterable[RewardConfig]) -> dict[str, float]:
+    """Check that the weights are of sources that give rewards within an episode.
+
+    Raises:
+        ValueError: one has its weight elsewhere, or does not exist.
+    """
     for key in weights:
-        if key.partition("/")[0] in seen | {TASK}:
-            raise ValueError(f"`reward_weights`: {key!r} has its weight in its entry of `rewards`")
+        if key in {TASK, *(entry.source for entry in rewards)}:
+            raise ValueError(f"{key!r} has its weight in its entry of `rewards`")
         if key.partition("/")[0] not in IN_EPISODE:
             raise ValueError(
-                f"`reward_weights`: no source {key!r} gives rewards; expected {IN_EPISODE}, "
-                f"or one of them with a tool's or interaction's name, such as 'tool/NAME'"
+                f"no source {key!r} gives rewards within an episode; expected one of "
+                f"{', '.join(IN_EPISODE)}, or a single tool as 'tool/NAME'"
             )
+    return weights

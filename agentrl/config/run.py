@@ -7,7 +7,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
-from agentrl.config.rewards import RewardConfig, check_sources
+from agentrl.config.rewards import RewardConfig, check_names, check_weights
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
@@ -95,10 +95,15 @@ class RunConfig(Section):
     def _embedded_unless_said(cls, value: Any) -> Any:
         return {"type": "transformers", **value} if isinstance(value, dict) else value
 
-    @model_validator(mode="after")
-    def _one_weight_a_source(self) -> "RunConfig":
-        check_sources(self.rewards, self.reward_weights)
-        return self
+    @field_validator("rewards")
+    @classmethod
+    def _one_source_an_entry(cls, value: list[RewardConfig]) -> list[RewardConfig]:
+        return check_names(value)
+
+    @field_validator("reward_weights")
+    @classmethod
+    def _one_weight_a_source(cls, value: dict[str, float], info: Any) -> dict[str, float]:
+        return check_weights(value, info.data.get("rewards", ()))
 
     @property
     def run_dir(self) -> Path:

@@ -104,8 +104,7 @@ class RewardFunction(Scorer):
     @override
     async def score(self, group: Group) -> Sequence[Sequence[RewardEntry]]:
         given = self._arguments(group) | self._extra
-        takes_all = self._takes_all and self._arguments is not _ours
-        accepted = {k: v for k, v in given.items() if takes_all or k in self._takes}
+        accepted = {k: v for k, v in given.items() if self._takes_all or k in self._takes}
         value = await call(self._function, **accepted)
         return [self._entries(v) for v in ([value] if self.alone else value)]
 

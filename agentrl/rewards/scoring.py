@@ -5,6 +5,7 @@ infrastructure error; siblings keep their rewards. Nothing it raises leaves this
 """
 
 import asyncio
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from agentrl.contracts.scorer import Scorer
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Group, Termination, Trajectory
-from agentrl.errors import ConfigError, InfraError, RolloutError, boundary
+from agentrl.errors import InfraError, RolloutError, boundary
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import construct, plugin_class
 from agentrl.rewards.functions import RewardFunction, call
@@ -54,36 +55,25 @@ class Scoring:
         """
         alive = [t for t in group.trajectories if t.termination is not Termination.INFRA_ERROR]
         asked = replace(group, trajectories=tuple(alive))
-        columns = await asyncio.gather(*(self._ask(*terms, asked) for terms in self._scorers))
+        columns = await asyncio.gather(*(_ask(*terms, asked) for terms in self._scorers))
         given = {t.id: [column[i] for column in columns] for i, t in enumerate(alive)}
-        scored = [self._entered(t, given.get(t.id, [])) for t in group.trajectories]
-        return replace(group, trajectories=tuple(settle(t, self._failures) for t in scored))
+        scored = (self._scored(t, given.get(t.id, [])) for t in group.trajectories)
+        return replace(group, trajectories=tuple(scored))
 
-    async def _ask(
-        self, terms: RewardConfig, scorer: Scorer, places: asyncio.Semaphore, group: Group
-    ) -> list[Outcome]:
-        """Return one outcome for each trajectory."""
-        alone = isinstance(scorer, RewardFunction) and scorer.alone
-        parts = [(t,) for t in group.trajectories] if alone else [group.trajectories]
-
-        async def ask(part: tuple[Trajectory, ...]) -> Sequence[Outcome]:
-            try:
-                async with places:
-                    return await _attempts(terms, scorer, replace(group, trajectories=part))
-            except RolloutError as error:
-                return [Failure.of(error)] * len(part)
-
-        asked = await asyncio.gather(*(ask(part) for part in parts if part))
-        return [outcome for outcomes in asked for outcome in outcomes]
-
-    def _entered(self, trajectory: Trajectory, outcomes: Sequence[Outcome]) -> Trajectory:
+    def _scored(self, trajectory: Trajectory, outcomes: Sequence[Outcome]) -> Trajectory:
         entries = [*weigh(trajectory.rewards, self._weights)]
-        entries += [e for given in outcomes if not isinstance(given, Failure) for e in given]
+        failures: list[Failure] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                entries += outcome
         trajectory = replace(trajectory, rewards=RewardLedger(tuple(entries)))
-        failures = [given for given in outcomes if isinstance(given, Failure)]
-        if not failures:
-            return trajectory
-        return replace(trajectory, termination=Termination.INFRA_ERROR, failure=failures[0])
+        if failures:
+            trajectory = replace(
+                trajectory, termination=Termination.INFRA_ERROR, failure=failures[0]
+            )
+        return settle(trajectory, self._failures)
 
 
 def load_scorers(
@@ -104,15 +94,31 @@ def load_scorers(
 def _scorer(entry: RewardConfig, task: BaseTask, services: Services, base: Path | None) -> Scorer:
     if entry.type == TASK:
         return RewardFunction(task.score, entry.source, entry.config, services)
-    where = f"reward {entry.source!r}"
     found = load_plugin(entry.type, base=base)
-    if isinstance(found, type):
-        scorer_class = plugin_class(entry.type, ("score",), where, base)
-        scorer: Scorer = construct(scorer_class, where, **entry.config)
-        return scorer
-    if not callable(found):
-        raise ConfigError(f"{where}: {entry.type!r} must be a function or a class, got {found!r}")
-    return RewardFunction(found, entry.source, entry.config, services)
+    if not isinstance(found, type):
+        return RewardFunction(found, entry.source, entry.config, services)
+    where = f"reward {entry.source!r}"
+    scorer_class: type[Scorer] = plugin_class(entry.type, ("score",), where, base)
+    lent = {"services": services} if "services" in inspect.signature(found).parameters else {}
+    return construct(scorer_class, where, **entry.config, **lent)
+
+
+async def _ask(
+    terms: RewardConfig, scorer: Scorer, places: asyncio.Semaphore, group: Group
+) -> list[Outcome]:
+    """Return one outcome for each trajectory."""
+    alone = isinstance(scorer, RewardFunction) and scorer.alone
+    parts = [(t,) for t in group.trajectories] if alone else [group.trajectories]
+
+    async def ask(part: tuple[Trajectory, ...]) -> Sequence[Outcome]:
+        try:
+            async with places:
+                return await _attempts(terms, scorer, replace(group, trajectories=part))
+        except RolloutError as error:
+            return [Failure.of(error)] * len(part)
+
+    asked = await asyncio.gather(*(ask(part) for part in parts if part))
+    return [outcome for outcomes in asked for outcome in outcomes]
 
 
 async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
@@ -138,13 +144,10 @@ async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[O
 
 def _entry(terms: RewardConfig, entry: RewardEntry) -> RewardEntry:
     """Check what a scorer gave, and set its full source and weight."""
-    if not isinstance(entry, RewardEntry):
-        raise TypeError(f"expected a RewardEntry, got {entry!r}")
-    name = terms.source
-    below = entry.source == name or entry.source.startswith(name + "/")
+    name, source = terms.source, entry.source
     return replace(
         entry,
-        source=entry.source if below else f"{name}/{entry.source}",
+        source=source if source.partition("/")[0] == name else f"{name}/{source}",
         value=finite(entry.value),
         weight=finite(entry.weight * terms.weight),
     )

@@ -14,7 +14,8 @@ from typing import Self
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import NotReadyError, RolloutError, RunError, boundary
 from agentrl.shield import shielded
-from agentrl.traces.record import Fate, Split, Trace
+from agentrl.traces.record import Fate as Fate
+from agentrl.traces.record import Split, Trace
 from agentrl.traces.store import append_trace, cut_torn
 
 FILES = {"train": "train.jsonl.gz", "eval": "eval.jsonl.gz"}

@@ -45,8 +45,17 @@ async def test_ours_may_take_the_services_and_its_config() -> None:
     assert await given(f, a_group("5"), scale=3) == [[entry(6.0)]]
 
 
+async def test_ours_may_take_its_config_in_one_mapping() -> None:
+    def f(trajectory: Any, **options: Any) -> float:
+        return float(options["scale"])
+
+    assert await given(f, a_group("5"), scale=3) == [[entry(3.0)]]
+
+
 async def test_verls_gets_the_rows_columns() -> None:
-    def compute_score(data_source: Any, solution_str: Any, ground_truth: Any, extra_info: Any) -> Any:
+    def compute_score(
+        data_source: Any, solution_str: Any, ground_truth: Any, extra_info: Any
+    ) -> Any:
         assert (data_source, ground_truth) == ("math", "6")
         assert extra_info["split"] == "train"
         assert extra_info["level"] == 4
@@ -75,7 +84,11 @@ async def test_trls_is_called_once_with_lists_of_every_column() -> None:
     assert seen["ground_truth"] == ["5", "5"]
     assert seen["completion_ids"] == [[3, 4, 5, 6, 3, 4, 5]] * 2
     assert seen["prompts"] == [[{"role": "user", "content": "2+3?"}]] * 2
-    assert [message["role"] for message in seen["completions"][1]] == ["assistant", "tool", "assistant"]
+    assert [message["role"] for message in seen["completions"][1]] == [
+        "assistant",
+        "tool",
+        "assistant",
+    ]
     assert seen["completions"][1][-1]["content"] == "6"
 
 

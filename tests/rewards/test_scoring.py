@@ -222,13 +222,18 @@ class Ranked:
         self.top = top
 
     async def score(self, group):
-        last = len(group.trajectories) - 1
         return [
-            [RewardEntry(source="ranked", value=self.top * i), RewardEntry(source="place", value=i, weight=0.0)]
-            for i in range(last + 1)
+            [
+                RewardEntry(source="ranked", value=self.top * i),
+                RewardEntry(source="place", value=i, weight=0.0),
+            ]
+            for i in range(len(group.trajectories))
         ]
 
 class Blocking:
+    def __init__(self, services):
+        assert services.sandbox
+
     def score(self, group):
         return [[] for _ in group.trajectories]
 
@@ -252,7 +257,9 @@ async def test_rewards_are_read_from_the_configuration(make_config: Any, file: s
             {"type": f"{file}:Blocking"},
         ]
     )
-    group = await load_scorers(config, ScoringTask(), NoSandbox(), base=None).score(a_group("5", "6"))
+    group = await load_scorers(config, ScoringTask(), NoSandbox(), base=None).score(
+        a_group("5", "6")
+    )
     assert [t.rewards.sources() for t in group.trajectories] == [
         {"task": 1.0, "plain": 1.5, "again": 1.0, "ranked": 0.0, "ranked/place": 0.0},
         {"task": 1.0, "plain": 0.5, "again": 0.0, "ranked": 3.0, "ranked/place": 1.0},
@@ -273,7 +280,7 @@ async def test_the_task_alone_scores_where_nothing_is_said(make_config: Any) -> 
     [
         ({"type": "FILE:missing"}, "has no 'missing'"),
         ({"type": "tasks"}, "entry point"),
-        ({"type": "FILE:not_callable"}, "must be a function or a class, got 3"),
+        ({"type": "FILE:not_callable"}, "3 is not a callable object"),
         ({"type": "FILE:RewardEntry"}, r"lacks \['score'\]"),
         ({"type": "FILE:Ranked", "config": {"tops": 1}}, "does not take its config"),
         ({"type": "FILE:plain", "config": {"bones": 1}}, r"got \['bones'\]"),

@@ -11,15 +11,23 @@ from agentrl.rewards.settle import settle
 
 RIGHT = RewardEntry(source="task", value=1.0)
 TABLE = [
-    # what happened, the policy beside its defaults, then: dropped, trained tokens, reward, penalties
+    # what happened, the policy beside its defaults: dropped, trained tokens, reward, penalties
     ({}, {}, False, 6, 1.0, []),
     ({"termination": "infra_error"}, {}, True, 6, 1.0, []),
     ({"termination": "infra_error"}, {"infra_error": "keep"}, False, 6, 1.0, []),
     ({"termination": "timeout"}, {}, False, 6, 1.0, []),
     ({"termination": "timeout"}, {"timeout": "drop"}, True, 6, 1.0, []),
     ({"calls": [ToolOutcome.TIMEOUT]}, {"timeout": "mask"}, False, 0, 1.0, []),
-    ({"calls": [ToolOutcome.MODEL_ERROR]}, {"model_error": "penalise"}, False, 6, 0.5, ["model_error"]),
-    ({"termination": "model_error"}, {"model_error": "penalise", "penalty": -2}, False, 6, -1.0, ["model_error"]),
+    (
+        {"calls": [ToolOutcome.MODEL_ERROR]},
+        {"model_error": "penalise"},
+        False, 6, 0.5, ["model_error"],
+    ),
+    (
+        {"termination": "model_error"},
+        {"model_error": "penalise", "penalty": -2},
+        False, 6, -1.0, ["model_error"],
+    ),
     ({"termination": "max_turns"}, {"truncated": "mask"}, False, 0, 1.0, []),
     ({"termination": "max_tokens"}, {"truncated": "drop"}, True, 6, 1.0, []),
     ({"termination": "max_context"}, {"truncated": "penalise"}, False, 6, 0.5, ["truncated"]),
@@ -38,7 +46,9 @@ TABLE = [
 
 
 @pytest.mark.parametrize(
-    ("happened", "policy", "dropped", "trained", "reward", "penalties"), TABLE, ids=range(len(TABLE))
+    ("happened", "policy", "dropped", "trained", "reward", "penalties"),
+    TABLE,
+    ids=range(len(TABLE)),
 )
 def test_the_table_of_failures_and_actions(
     happened: dict[str, Any],

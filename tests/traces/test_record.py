@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 import zlib
 from dataclasses import replace
 from pydoc_data.topics import topics
@@ -91,7 +92,9 @@ def test_turns_without_tokens_and_groups_without_members_come_back() -> None:
     member = a_trajectory()
     empty = Turn(kind=TurnKind.POLICY, messages=(), token_ids=[], parent=0, kept=2)
     group = Group(
-        id="g", sample=member.sample, trajectories=(replace(member, turns=(member.turns[0], empty)),)
+        id="g",
+        sample=member.sample,
+        trajectories=(replace(member, turns=(member.turns[0], empty)),),
     )
     assert there_and_back(group) == group
     assert there_and_back(replace(group, trajectories=())) == replace(group, trajectories=())
@@ -146,7 +149,11 @@ def test_what_json_cannot_hold_becomes_text(held: Any, becomes: str) -> None:
     assert read.sample.columns["image"].startswith(becomes)
 
 
-@pytest.mark.parametrize("held", [circle(), {("a", 1): Rude()}, {None: {2.5: "x"}}, Media.of("image", b"x")], ids=range(4))
+@pytest.mark.parametrize(
+    "held",
+    [circle(), {("a", 1): Rude()}, {None: {2.5: "x"}}, Media.of("image", b"x")],
+    ids=range(4),
+)
 def test_no_object_breaks_a_record(held: Any) -> None:
     call = ToolCall(id="c", name="add", arguments={"a": held})
     record = ToolRecord(call=call, outcome=ToolOutcome.OK, response="x", metrics={"m": held})
@@ -222,3 +229,22 @@ def test_a_record_takes_at_most_ten_bytes_a_token(tmp_path: Any) -> None:
     # 3.5 more of its log-probability, for half of them here.
     assert 4 < per_token < 6
     assert from_json(to_json(traced(group))).group == group
+
+
+def test_no_step_of_python_is_taken_for_each_token() -> None:
+    def steps(tokens: int) -> int:
+        count = 0
+
+        def seen(*event: Any) -> None:
+            nonlocal count
+            count += 1
+
+        trace = traced(realistic(2, tokens))
+        sys.setprofile(seen)
+        try:
+            from_json(to_json(trace))
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert abs(steps(8192) - steps(64)) < 50
