@@ -161,7 +161,6 @@ def _model(config: "RunConfig") -> Check:
     from agentrl.plugins.registry import load_interactions, load_tools
     from agentrl.rollout.prefix_test import verify_template
     from agentrl.rollout.render import Renderer
-    from agentrl.rollout.schemas import schema_dict
 
     try:
         policy = load_policy(config.model, base=config.base_dir, seed=config.seed)
@@ -169,7 +168,7 @@ def _model(config: "RunConfig") -> Check:
         renderer = Renderer(policy.tokenizer, chat_template=template)
         tools = load_tools(config.tools, config.base_dir).values()
         users = bool(load_interactions(config.interaction, config.base_dir))
-        verify_template(renderer, [schema_dict(tool) for tool in tools], users=users)
+        verify_template(renderer, [tool.tool_schema.for_template() for tool in tools], users=users)
     except ModuleNotFoundError as error:
         return Check(
             name="model",

@@ -16,7 +16,7 @@ from agentrl.learner.models import Policy
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.scores import token_logprobs
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import ToolDict
+from agentrl.contracts.tool import ToolDict
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from agentrl.learner.models import Policy, chat_template, load_policy
 from agentrl.plugins.registry import load_interactions, load_tools
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.schemas import ToolDict, schema_dict
+from agentrl.contracts.tool import ToolDict
 from agentrl.rollout.services import RunServices
 from agentrl.trainer.engines import context_limit, open_engine
 
@@ -91,4 +91,4 @@ class Runtime:
     @property
     def schemas(self) -> dict[str, ToolDict]:
         """The tools' schemas, by name, as templates take them."""
-        return {name: schema_dict(tool) for name, tool in self.tools.items()}
+        return {name: tool.tool_schema.for_template() for name, tool in self.tools.items()}
