@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 
 from agentrl.contracts.task import Demonstration
+from agentrl.contracts.tool import ToolDict
 from agentrl.errors import ConfigError, RunError
 from agentrl.learner.batch import TrainSequence, collate, micro_batches
 from agentrl.learner.models import Policy
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.scores import token_logprobs
 from agentrl.rollout.render import Renderer
-from agentrl.contracts.tool import ToolDict
 
 logger = logging.getLogger(__name__)
 

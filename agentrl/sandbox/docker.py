@@ -23,7 +23,6 @@ from agentrl.sandbox.guest import Berth, Guest, Spawner
 from agentrl.sandbox.image import ensure_image
 from agentrl.sandbox.labels import Labels, Owner, reap
 
-
 logger = logging.getLogger(__name__)
 
 BOX = "/box"

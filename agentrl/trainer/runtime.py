@@ -15,12 +15,12 @@ import torch
 
 from agentrl.config.run import RunConfig
 from agentrl.contracts.task import BaseTask
+from agentrl.contracts.tool import ToolDict
 from agentrl.data.task import load_task
 from agentrl.learner.models import Policy, chat_template, load_policy
 from agentrl.plugins.registry import load_interactions, load_tools
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.group import Rollout
-from agentrl.contracts.tool import ToolDict
+from agentrl.rollout.render import Renderer
 from agentrl.rollout.services import RunServices
 from agentrl.trainer.engines import context_limit, open_engine
 

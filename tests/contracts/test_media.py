@@ -11,8 +11,8 @@ CAT, FILM = Media.of("image", b"a cat"), Media.of("video", b"a film")
 
 
 def test_equal_bytes_are_equal_media_and_stay_out_of_sight() -> None:
-    assert CAT == Media.of("image", b"a cat")
-    assert CAT != Media.of("image", b"a dog")
+    assert Media.of("image", b"a cat") == CAT
+    assert Media.of("image", b"a dog") != CAT
     assert "a cat" not in repr(CAT)
 
 

@@ -65,7 +65,7 @@ def test_good_samples_pass() -> None:
             r"interaction_kwargs.name is 'kin'; expected one of \['kind'\]",
         ),
         ({}, TWO, r"interaction_kwargs.name is None; expected one of \['kind', 'stern'\]"),
-        ({"agent_name": "react_agent"}, ONE, "agent_name is 'react_agent', .* not supported yet"),
+        ({"agent_name": "react_agent"}, ONE, r"agent_name is 'react_agent', .* not supported yet"),
         ({"content": SHOWN}, ONE, r"has images in its prompt \(2 in all\); .* no eyes yet: use"),
         ({"content": SHOWN[2:]}, ONE, r"has videos in its prompt \(1 in all\)"),
     ],
@@ -80,7 +80,7 @@ def test_a_sample_that_cannot_be_rolled_out_is_named(
 
 def test_a_sample_of_no_row_is_named_by_its_index() -> None:
     made = Sample(prompt=[], index=3, data_source="mine", tool_selection=["x"])
-    with pytest.raises(ConfigError, match="^sample 3 of 'mine': tool_selection"):
+    with pytest.raises(ConfigError, match=r"^sample 3 of 'mine': tool_selection"):
         check_samples([made], TOOLS, {})
 
 

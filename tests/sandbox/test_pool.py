@@ -9,7 +9,6 @@ from agentrl.config.sandbox import SandboxConfig
 from agentrl.contracts.sandbox import RunRequest, RunStatus, Sandbox
 from agentrl.errors import NotReadyError, SandboxError, ToolError
 from agentrl.sandbox.factory import make_pool
-from agentrl.sandbox.pool import Pool
 from agentrl.sandbox.queue import QueueFullError
 
 ConfigFor = Callable[..., SandboxConfig]
