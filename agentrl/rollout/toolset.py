@@ -36,6 +36,7 @@ from agentrl.rollout.truncate import showable, truncate
 from agentrl.shield import quietly, shielded
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_NAMES = {"image": "an image", "video": "a video"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -127,8 +128,8 @@ class Toolset:
             record = await self._attempt(record)
             if record.media:
                 raise PluginError(
-                    f"tool {call.name!r} returned an {record.media[0].kind}; the policy has no "
-                    f"eyes yet: let it return text alone, or offer another tool"
+                    f"tool {call.name!r} returned {_NAMES[record.media[0].kind]}; the policy has "
+                    f"no eyes yet: let it return text alone, or offer another tool"
                 )
         except ToolError as error:
             record = replace(record, outcome=ToolOutcome.MODEL_ERROR, response=f"Error: {error}")

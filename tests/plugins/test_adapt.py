@@ -13,7 +13,7 @@ from agentrl.plugins.registry import load_interactions, load_tools
 
 # The shapes of verl's bases: schemas of its own, a schema asked of the class where the YAML has
 # none, an interaction's score and end that take no instance.
-BASES = '''
+BASES = """
 import json
 from uuid import uuid4
 from pydantic import BaseModel
@@ -72,7 +72,7 @@ class TheirInteraction:
     async def finalize_interaction(self):
         self.ended = True
 
-'''
+"""
 TOOLS = '''
 class Early(TheirTool):
     """create -> str, execute -> (str, float, dict)"""
@@ -121,7 +121,7 @@ class Listing(TheirTool):
     async def calc_reward(self, instance_id, **kwargs):
         return ["hit"]
 '''
-INTERACTIONS = '''
+INTERACTIONS = """
 class Gsm8kInteraction(TheirInteraction):
     def __init__(self, config):
         super().__init__(config)
@@ -147,7 +147,7 @@ class Short:
         pass
     async def generate_response(self, instance_id, messages):
         return [True, None, None]
-'''
+"""
 SCHEMA = {
     "type": "function",
     "function": {
