@@ -91,12 +91,16 @@ def segment_attention(
         k for k, v in others.items() if k not in IGNORED and v is not None and v is not False
     ]
     if unknown or attention_mask is not None or dropout or is_causal is False:
-        raise ValueError(f"packed attention cannot do what the model asks for: {unknown}")
+        raise ValueError(f"packed attention cannot do what the model asks for: {sorted(unknown)}")
+    qkv = (query_RHTD, key_RHTD, value_RHTD)
     if query_RHTD.is_cuda and query_RHTD.element_size() == 2 and _has_varlen():
         from torch.nn.attention.varlen import varlen_attn
 
+        query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in qkv)
         output_THD: Any = varlen_attn(
-            *(x[0].transpose(0, 1) for x in (query_RHTD, key_RHTD, value_RHTD)),
+            query_THD,
+            key_THD,
+            value_THD,
             cu_seq_lens_q,
             cu_seq_lens_q,
             max_length_q,
@@ -107,12 +111,10 @@ def segment_attention(
             enable_gqa=True,
         )
         return output_THD[None], None
-    parts = zip(
-        *(x.split(segment_lengths, dim=2) for x in (query_RHTD, key_RHTD, value_RHTD)), strict=True
-    )
+    segments = zip(*(torch.split(x, list(segment_lengths), dim=2) for x in qkv), strict=True)
     outputs = [
-        sdpa_attention_forward(module, *qkv, _band(qkv[0], sliding_window), scaling=scaling)[0]
-        for qkv in parts
+        sdpa_attention_forward(module, *one, _band(one[0], sliding_window), scaling=scaling)[0]
+        for one in segments
     ]
     return torch.cat(outputs, dim=1), None
 
