@@ -109,9 +109,8 @@ def test_masked_positions_weigh_nothing_in_a_sequences_product() -> None:
 
 def test_each_sample_gets_its_own_product_and_keeps_the_rest() -> None:
     first = engine_sample([0.0, -1.0], [0, 1], advantages=[0.5] * 2, ref_logprobs=[0.0, -3.0])
-    second = engine_sample(
-        [0.0, -1.0, -1.0], [0, 1, 1], advantages=[-0.5] * 3, ref_logprobs=[0] * 3
-    )
+    more = {"advantages": [-0.5] * 3, "ref_logprobs": [0.0] * 3}
+    second = engine_sample([0.0, -1.0, -1.0], [0, 1, 1], **more)
     streams = Streams.of([first, second])
     trainer = np.array([0.0, -2.0, 0.0, -1.0, -1.0])
     found = corrected(streams, trainer, CorrectionConfig(type="truncate", level="sequence"))

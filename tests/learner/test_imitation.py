@@ -3,14 +3,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agentrl.learner.sft import render_demonstrations
 from learner_support import CPU, tiny_model
 
 from agentrl.algorithms.samples import TrainSample
 from agentrl.config.train import SFTOptimizerConfig
 from agentrl.contracts.task import Demonstration
 from agentrl.errors import ConfigError
+from agentrl.learner.batch import Streams
+from agentrl.learner.imitation import imitate, render_demonstrations
+from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
+from agentrl.learner.scores import score
 from agentrl.rollout.render import Renderer
 
 

@@ -1,7 +1,6 @@
 import ast
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,15 @@ import numpy as np
 import pytest
 import torch
 from learner_support import CPU, make_group, make_sample, tiny_model
-from tests_support import Adder, FixedTask, Teacher, make_rollout, sample
 from typing_extensions import override
 
 from agentrl.algorithms.base import Batch, Loss, MinibatchTotals, RLAlgorithm, TokenScores
 from agentrl.algorithms.grpo import GRPO, GRPOConfig
 from agentrl.algorithms.registry import build_algorithm
-from agentrl.algorithms.samples import TrainSample, samples_of
+from agentrl.algorithms.samples import TrainSample
 from agentrl.config.train import AnyAlgorithmConfig, OptimizerConfig, TrainConfig
 from agentrl.contracts.metric import Metric
-from agentrl.contracts.trajectory import Group, Trajectory
-from agentrl.engines.transformers import TransformersEngine
+from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, RunError
 from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.learner import Learner
@@ -27,38 +24,8 @@ from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.scores import score
 from agentrl.learner.step import take_step
-from agentrl.rollout.render import Renderer
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-
-
-def odd(trajectory: Trajectory) -> float:
-    return float(trajectory.token_ids.sum() % 2)
-
-
-async def real_groups(model: Any, renderer: Renderer, temperature: float = 1.0) -> list[Group]:
-    """Sample multi-turn dialogues (an interaction answers) from the real engine."""
-    engine = TransformersEngine(model)
-    rollout = make_rollout(
-        renderer,
-        None,
-        Adder(),
-        teacher=Teacher("never"),
-        task=FixedTask(odd),
-        engine=engine,
-        config={
-            "max_response_tokens": 400,
-            "max_assistant_turns": 3,
-            "sampling": {"temperature": temperature},
-        },
-    )
-    # An untrained policy seldom stops by itself: raise the stop token's bias through the tie.
-    async with rollout:
-        groups = [
-            await rollout.run_group(sample(), group_id=f"g{i}", size=6, seed=i) for i in range(2)
-        ]
-    await engine.close()
-    return groups
 
 
 @pytest.fixture
@@ -83,21 +50,6 @@ def learner(policy: Model, algorithm: RLAlgorithm | None = None, **train: Any) -
 
 def batch_of(samples: list[TrainSample], *, packed: bool = False) -> Batch:
     return Streams.of(samples).batch(np.arange(len(samples)), packed=packed, device=CPU)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-async def test_the_trainers_logprobs_of_fresh_rollouts_equal_the_engines(
-    policy: Model, renderer: Renderer, temperature: float
-) -> None:
-    groups = await real_groups(policy.model, renderer, temperature)
-    trajectories = [t for group in groups for t in group.trajectories]
-    assert max(len(t.policy_turns) for t in trajectories) > 1
-    batch = batch_of([one for t in trajectories for one in samples_of(t)])
-    with torch.no_grad():
-        scores = score(policy.model, batch, temperature=temperature)
-    gap_RT = (scores.logprobs_RT - batch.old_logprobs_RT).abs() * batch.loss_mask_RT
-    assert batch.num_trained > 100
-    assert gap_RT.max().item() < 1e-4
 
 
 class Keeping(Optimizer):
@@ -133,18 +85,16 @@ def gradient(
     return sum(losses), optimizer.gradients
 
 
-async def test_the_gradient_does_not_depend_on_the_micro_batches(
-    policy: Model, renderer: Renderer
-) -> None:
-    groups = await real_groups(policy.model, renderer)
-    trajectories = [t for group in groups for t in group.trajectories]
-    samples = [
-        replace(one, advantages=np.full(len(one.token_ids), 1.0 if i % 2 else -0.5, np.float32))
-        for i, t in enumerate(trajectories)
-        for one in samples_of(t)
-    ]
+def test_the_gradient_depends_neither_on_micro_batches_nor_on_packing(policy: Model) -> None:
+    random = np.random.default_rng(0)
+    samples = []
+    for size in (5, 40, 17, 28):
+        mask = [0, *(random.random(size - 2) > 0.3).astype(int), 1]
+        advantages = [1.0 if size % 2 else -0.5] * size
+        ids = random.integers(5, 200, size).tolist()
+        samples.append(make_sample(ids, mask, [-5.0] * size, advantages=advantages))
     whole_loss, whole = gradient(policy, samples, packed=False, max_tokens=1)
-    for packed, max_tokens in ((False, 100_000), (True, 100_000), (True, 300)):
+    for packed, max_tokens in ((False, 100_000), (True, 100_000), (True, 45)):
         loss, parts = gradient(policy, samples, packed=packed, max_tokens=max_tokens)
         assert loss == pytest.approx(whole_loss, abs=1e-6)
         for one, other in zip(whole, parts, strict=True):
@@ -169,25 +119,6 @@ def test_what_stands_at_masked_positions_after_the_last_trained_token_is_ignored
     assert all(torch.equal(a, b) for a, b in zip(clean, changed, strict=True))
 
 
-async def test_an_update_raises_what_was_rewarded(policy: Model, renderer: Renderer) -> None:
-    groups = await real_groups(policy.model, renderer)
-    batch = batch_of(list(GRPO(GRPOConfig()).credit(groups)))
-
-    def weighted() -> float:
-        with torch.no_grad():
-            scores = score(policy.model, batch, temperature=1.0)
-        return float((scores.logprobs_RT * batch.advantages_RT).sum())
-
-    before = weighted()
-    metrics = learner(policy, epochs_per_step=2, minibatches_per_epoch=2).learn(1, groups)
-    assert weighted() > before
-    # Only the first of four minibatches runs on the policy that sampled.
-    assert metrics["rollout/logprob_diff/max"] < 1e-4
-    assert abs(metrics["actor/ppo_kl"]) > 0
-    assert metrics["actor/entropy"] > 0
-    assert metrics["actor/grad_norm"] > 0
-
-
 def test_nothing_to_learn_changes_nothing(policy: Model) -> None:
     before = [p.detach().clone() for p in policy.model.parameters()]
     metrics = learner(policy).learn(1, [make_group([1, 1])])
@@ -198,8 +129,8 @@ def test_nothing_to_learn_changes_nothing(policy: Model) -> None:
 class Diary(GRPO):
     """Writes down what it is asked, and which samples it sees."""
 
-    def __init__(self, options: GRPOConfig = GRPOConfig()) -> None:
-        super().__init__(options)
+    def __init__(self) -> None:
+        super().__init__(GRPOConfig())
         self.diary: list[str] = []
         self.seen: list[float] = []
         self.sizes: list[int] = []
