@@ -6,8 +6,8 @@ advantages are not scaled, and token losses are summed and divided by a constant
 tokens of a batch (`token_mean`) is not that: it depends on how long the other answers happen to be.
 """
 
-import torch
 from pydantic import PositiveInt
+from torch import Tensor
 from typing_extensions import override
 
 from agentrl.algorithms.base import Batch, MinibatchTotals
@@ -31,8 +31,6 @@ class DrGRPO(Clipped):
     options: DrGRPOConfig
 
     @override
-    def average(
-        self, values_RT: torch.Tensor, batch: Batch, totals: MinibatchTotals
-    ) -> torch.Tensor:
+    def average(self, values_RT: Tensor, batch: Batch, totals: MinibatchTotals) -> Tensor:
         constant = totals.num_sequences * self.options.normalizer_tokens
         return trained(values_RT, batch).sum() / constant

@@ -8,8 +8,8 @@ Dr. GRPO's, which divides by a constant: see `dr_grpo`.
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import torch
 from pydantic import PositiveFloat
+from torch import Tensor
 from typing_extensions import override
 
 from agentrl.algorithms.advantage import credited, group_relative
@@ -20,7 +20,6 @@ from agentrl.algorithms.loss import (
     clipped_loss,
     kl_penalty,
     log_ratio,
-    ratio_shares,
     share_metrics,
     weighted,
 )
@@ -62,9 +61,7 @@ class Clipped(RLAlgorithm):
         """Return what the kept trajectories of a group are worth, from their rewards."""
         return group_relative(rewards, scale_by_std=False)
 
-    def average(
-        self, values_RT: torch.Tensor, batch: Batch, totals: MinibatchTotals
-    ) -> torch.Tensor:
+    def average(self, values_RT: Tensor, batch: Batch, totals: MinibatchTotals) -> Tensor:
         """Return a micro-batch's share of what the minibatch's loss is."""
         return aggregate(values_RT, batch, totals, "token_mean")
 
@@ -85,7 +82,10 @@ class Clipped(RLAlgorithm):
         if (kl_RT := kl_penalty(scores, batch, options.kl)) is not None:
             shares["kl_loss"] = self.average(kl_RT, batch, totals)
             loss = loss + options.kl.coefficient * shares["kl_loss"]
-        shares |= ratio_shares(log_ratio_RT, batch, totals, **bounds)
+        ratio_RT = log_ratio_RT.detach().exp()
+        outside_RT = (ratio_RT < 1 - options.clip_low) | (ratio_RT > 1 + options.clip_high)
+        for name, values_RT in (("ppo_kl", -log_ratio_RT), ("clip_frac", outside_RT.float())):
+            shares[name] = aggregate(values_RT, batch, totals, "token_mean")
         return Loss(value=loss, metrics=share_metrics(shares, batch, totals))
 
 
@@ -100,7 +100,5 @@ class GRPO(Clipped):
         return group_relative(rewards, scale_by_std=self.options.scale_by_std)
 
     @override
-    def average(
-        self, values_RT: torch.Tensor, batch: Batch, totals: MinibatchTotals
-    ) -> torch.Tensor:
+    def average(self, values_RT: Tensor, batch: Batch, totals: MinibatchTotals) -> Tensor:
         return aggregate(values_RT, batch, totals, self.options.aggregation)
