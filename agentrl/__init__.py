@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentrl.contracts.tool import BaseTool, Services, ToolResponse, ToolSchema
     from agentrl.contracts.trajectory import Group, Trajectory, Turn
     from agentrl.errors import AgentRLError, InfraError, ToolError
-    from agentrl.trainer.runtime import Runtime
+    from agentrl.trainer.runtime import RolloutHost, open_rollout
     from agentrl.trainer.trainer import Trainer, TrainResult
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _HOMES = {
     "RunRequest": "agentrl.contracts.sandbox",
     "RunResult": "agentrl.contracts.sandbox",
     "RunStatus": "agentrl.contracts.sandbox",
-    "Runtime": "agentrl.trainer.runtime",
+    "RolloutHost": "agentrl.trainer.runtime",
     "Sample": "agentrl.contracts.sample",
     "Sandbox": "agentrl.contracts.sandbox",
     "Services": "agentrl.contracts.tool",
@@ -46,6 +46,7 @@ _HOMES = {
     "Trajectory": "agentrl.contracts.trajectory",
     "Turn": "agentrl.contracts.trajectory",
     "load_config": "agentrl.config.load",
+    "open_rollout": "agentrl.trainer.runtime",
 }
 
 __all__ = [
@@ -56,11 +57,11 @@ __all__ = [
     "Demonstration",
     "Group",
     "InfraError",
+    "RolloutHost",
     "RunConfig",
     "RunRequest",
     "RunResult",
     "RunStatus",
-    "Runtime",
     "Sample",
     "Sandbox",
     "Services",
@@ -72,6 +73,7 @@ __all__ = [
     "Trajectory",
     "Turn",
     "load_config",
+    "open_rollout",
 ]
 
 
