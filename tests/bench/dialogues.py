@@ -25,8 +25,8 @@ from agentrl.contracts.trajectory import Termination
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.group import Rollout
+from agentrl.rollout.render import Renderer
 
 EPISODES, AT_ONCE = 64, 16
 TOOL_S = 0.5

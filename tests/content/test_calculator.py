@@ -9,9 +9,9 @@ from agentrl.config.sandbox import BubblewrapSandboxConfig
 from agentrl.data.task import load_task
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
+from agentrl.rollout.group import Rollout
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.group import Rollout
 from agentrl.rollout.services import RunServices
 from agentrl.trainer.runtime import Runtime
 

@@ -75,7 +75,7 @@ async def test_an_answer_with_a_lone_surrogate_is_shown_with_a_mark(
             return len(messages) > 2, "hm \ud83d", 0.0, {}
 
     trajectory = await roll(make_rollout(renderer, said(renderer, "a", "b"), teacher=Broken()))
-    assert trajectory.turns[1].messages[0]["content"] == "hm ?"
+    assert trajectory.turns[2].messages[0]["content"] == "hm ?"
     assert round_trip(trajectory, tmp_path) == trajectory
 
 

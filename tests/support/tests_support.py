@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from agentrl.config.rewards import RewardConfig
+from agentrl.rewards.functions import RewardFunction
+from agentrl.rewards.scoring import Scoring
+
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.engine import Engine
 from agentrl.contracts.interaction import BaseInteraction
@@ -14,8 +18,9 @@ from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, FunctionSchema, ToolResponse, ToolSchema
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.engines.scripted import ScriptedEngine
-from agentrl.rollout.render import Renderer
+from agentrl.rollout.actor import TokenActor
 from agentrl.rollout.group import Rollout
+from agentrl.rollout.render import Renderer
 
 ADD = "add"
 PARAMETERS = {
@@ -153,7 +158,7 @@ def sample(**fields: Any) -> Sample:
 def said(renderer: Renderer, *turns: str | Message) -> list[list[int]]:
     """Encode what the policy is to write, one entry a turn, with its stop token."""
     messages = [t if isinstance(t, dict) else {"role": "assistant", "content": t} for t in turns]
-    return [renderer.assistant(message, []) for message in messages]
+    return [list(map(int, renderer.assistant(message, []))) for message in messages]
 
 
 def calls(*arguments: dict[str, Any], name: str = ADD) -> Message:
@@ -178,15 +183,24 @@ def make_rollout(
     model_max_tokens: int | None = None,
 ) -> Rollout:
     settings = {"max_response_tokens": 1000, "max_assistant_turns": 8, **(config or {})}
+    rollout_config = RolloutConfig.model_validate(settings)
+    task, services = task or FixedTask(), NoServices()
     return Rollout(
-        config=RolloutConfig.model_validate(settings),
-        engine=engine or ScriptedEngine(script),
+        config=rollout_config,
+        actor=TokenActor(
+            engine=engine or ScriptedEngine(script),
+            renderer=renderer,
+            tool_format=renderer.tool_format(rollout_config.tool_format),
+        ),
         renderer=renderer,
         tools={tool.name: tool for tool in tools},
         interactions={teacher.name: teacher} if teacher else {},
-        task=task or FixedTask(),
-        services=NoServices(),
-        reward_weights=weights or {},
+        scoring=Scoring(
+            [(RewardConfig(type="task"), RewardFunction(task.score, "task", {}, services))],
+            weights=weights or {},
+            failures=rollout_config.failures,
+        ),
+        services=services,
         model_max_tokens=model_max_tokens,
     )
 
