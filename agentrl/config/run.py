@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
+    AlgorithmConfig,
+    AnyAlgorithmConfig,
     CheckpointConfig,
     EvalConfig,
-    GRPOConfig,
     OptimizerConfig,
     SFTConfig,
     TrainConfig,
@@ -72,7 +73,8 @@ class RunConfig(Section):
     sandbox: SandboxConfig = AutoSandboxConfig()
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
-    algorithm: GRPOConfig = GRPOConfig()
+    algorithm: SerializeAsAny[AlgorithmConfig] = AnyAlgorithmConfig()
+    """`type` and that algorithm's own options."""
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     sft: SFTConfig = SFTConfig()
@@ -90,6 +92,11 @@ class RunConfig(Section):
     @classmethod
     def _embedded_unless_said(cls, value: Any) -> Any:
         return {"type": "transformers", **value} if isinstance(value, dict) else value
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _options_unchecked(cls, value: Any) -> Any:
+        return AnyAlgorithmConfig.model_validate(value) if isinstance(value, dict) else value
 
     @property
     def run_dir(self) -> Path:
