@@ -76,7 +76,8 @@ def boundary(what: str) -> Iterator[None]:
     `what` opens the message.
 
     Raises:
-        RolloutError: always of a subclass, with the original exception as its cause.
+        RolloutError: always of a subclass, with the original exception as its cause: message,
+            type and traceback of both are what `Failure.of` keeps.
     """
     try:
         yield
@@ -85,14 +86,14 @@ def boundary(what: str) -> Iterator[None]:
     except TimeoutError as error:
         raise ToolTimeoutError(f"{what} timed out") from error
     except OSError as error:
-        raise InfraError(f"{what}: {type(error).__name__}: {error}") from error
+        raise InfraError(f"{what}: {_shown(error)}") from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         raise PluginError(f"{what}: CancelledError: it cancelled what it waited for") from error
     except Exception as error:
-        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what}: {_shown(error)}") from error
 
 
 @contextmanager
@@ -107,4 +108,11 @@ def loading(what: str) -> Iterator[None]:
     except AgentRLError:
         raise
     except Exception as error:
-        raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{what}: {_shown(error)}") from error
+
+
+def _shown(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own __str__ fails
+        return f"{type(error).__name__} (it cannot be shown as text)"

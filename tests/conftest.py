@@ -48,11 +48,8 @@ def make_config(tmp_path: Path, tiny_policy: str) -> MakeConfig:
             "name": "tiny",
             "output_dir": str(tmp_path / "runs"),
             "model": {"builder": tiny_policy, "dtype": "float32", "device": "cpu"},
-            "task": {
-                "train": str(data),
-                "test": str(data),
-                "config": {"reward": f"{tmp_path / 'rewards.py'}:short_is_good"},
-            },
+            "task": {"train": str(data), "test": str(data)},
+            "rewards": [{"type": f"{tmp_path / 'rewards.py'}:short_is_good"}],
             "rollout": {"group_size": 4, "max_response_tokens": 12},
             "train": {"steps": 3, "prompts_per_step": 2},
             "optimizer": {"learning_rate": 1e-3},

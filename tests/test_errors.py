@@ -27,6 +27,8 @@ from agentrl.errors import (
         (KeyError("x"), PluginError),
         (ValueError("x"), PluginError),
         (RecursionError("deep"), PluginError),
+        (StopIteration(), PluginError),
+        (ExceptionGroup("two", [InfraError("a"), KeyError("b")]), PluginError),
         (ConfigError("x"), PluginError),
     ],
 )

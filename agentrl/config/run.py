@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, FiniteFloat, SerializeAsAny, field_validator, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
+from agentrl.config.rewards import RewardConfig, check_names, check_weights
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
@@ -68,8 +69,11 @@ class RunConfig(Section):
     """A tools YAML in verl's schema, or its list in place."""
     interaction: str | list[dict[str, Any]] | None = None
     """An interaction YAML in verl's schema, or its list in place."""
-    reward_weights: dict[str, float] = Field(default_factory=dict)
-    """Weight by reward source (`task`, `tool/NAME`, `tool_step`, `interaction`, ...); else 1."""
+    rewards: list[RewardConfig] = Field(default_factory=lambda: [RewardConfig()])
+    """Who scores a complete group; the task alone when unset."""
+    reward_weights: dict[str, FiniteFloat] = Field(default_factory=dict)
+    """Weights of what is given within an episode, by source (`tool/NAME`, `tool`, `tool_step`,
+    `interaction`, `interaction_turn`); else 1."""
     sandbox: SandboxConfig = AutoSandboxConfig()
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -97,6 +101,16 @@ class RunConfig(Section):
     @classmethod
     def _options_unchecked(cls, value: Any) -> Any:
         return AnyAlgorithmConfig.model_validate(value) if isinstance(value, dict) else value
+
+    @field_validator("rewards")
+    @classmethod
+    def _one_source_an_entry(cls, value: list[RewardConfig]) -> list[RewardConfig]:
+        return check_names(value)
+
+    @field_validator("reward_weights")
+    @classmethod
+    def _one_weight_a_source(cls, value: dict[str, float], info: Any) -> dict[str, float]:
+        return check_weights(value, info.data.get("rewards", ()))
 
     @property
     def run_dir(self) -> Path:

@@ -10,7 +10,7 @@ class Failure:
     """One failure of a plugin, an engine or a template.
 
     `kind` is the class of the rollout family that `errors.boundary` attributed it to
-    (`PluginError`, `InfraError`, ...); `type` the class of the exception it began with.
+    (`PluginError`, `InfraError`, ...); `type` the class of the exception that it attributed.
     """
 
     kind: str

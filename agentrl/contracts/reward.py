@@ -1,12 +1,13 @@
 """The reward ledger: every reward a trajectory got, from whom, for which turn, at what weight.
 
-Sources are slash-separated paths: `task`, `tool/<name>` (`calc_reward`), `tool_step/<name>`
-(`execute`), `interaction` (`calculate_score`), `interaction_turn`, `penalty/<reason>`.
+Sources are slash-separated paths. Within an episode: `tool/<name>` (`calc_reward`),
+`tool_step/<name>` (`execute`), `interaction` (`calculate_score`), `interaction_turn`. After its
+group: `task`, the other scorers by their names, `penalty/<kind of failure>`.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -35,6 +36,13 @@ class RewardLedger:
         """Return the unweighted sum of `source` and of everything below it."""
         return sum(e.value for e in self.entries if _is_under(e.source, source))
 
+    def sources(self) -> dict[str, float]:
+        """Return the unweighted sum of each source, in the order in which they first came."""
+        sums: dict[str, float] = {}
+        for entry in self.entries:
+            sums[entry.source] = sums.get(entry.source, 0.0) + entry.value
+        return sums
+
     def __iter__(self) -> Iterator[RewardEntry]:
         """Iterate over the entries."""
         return iter(self.entries)
@@ -47,6 +55,8 @@ def finite(value: Any) -> float:
         ValueError: it is not a finite number, which would spoil a whole group's baseline.
         TypeError: it is not a number at all.
     """
+    if isinstance(value, str | bytes):
+        raise TypeError(f"expected a number as the reward, got {value!r}")
     number = float(0.0 if value is None else value)
     if not math.isfinite(number):
         raise ValueError(f"expected a finite reward, got {number}")
@@ -60,12 +70,7 @@ def weigh(entries: Iterable[RewardEntry], weights: Mapping[str, float]) -> Rewar
         matches = [key for key in weights if _is_under(source, key)]
         return weights[max(matches, key=len)] if matches else 1.0
 
-    return RewardLedger(
-        tuple(
-            RewardEntry(source=e.source, value=e.value, turn=e.turn, weight=weight_of(e.source))
-            for e in entries
-        )
-    )
+    return RewardLedger(tuple(replace(e, weight=weight_of(e.source)) for e in entries))
 
 
 def _is_under(source: str, prefix: str) -> bool:

@@ -28,6 +28,8 @@ class Sample:
     interaction_kwargs: dict[str, Any] = field(default_factory=dict)
     tool_selection: list[str] | None = None
     extra_info: dict[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Every column of the row, as it was read: what reward functions are given."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], *, index: int, source: str = "data") -> "Sample":
@@ -60,6 +62,7 @@ class Sample:
             ),
             tool_selection=_names(extra.pop("tool_selection", None), where),
             extra_info=extra,
+            columns=dict(row),
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from agentrl.contracts.message import Message
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.tool import Services
-from agentrl.contracts.trajectory import Trajectory
+from agentrl.contracts.trajectory import Termination, Trajectory
 
 Split = Literal["train", "test"]
 
@@ -49,12 +49,22 @@ class BaseTask(ABC):
         """
 
     async def score(self, trajectory: Trajectory, services: Services) -> float:
-        """Return the `task` reward of a finished trajectory, 1.0 meaning success."""
+        """Return the `task` reward of a finished trajectory, 1.0 meaning success.
+
+        It is awaited on the event loop: what computes for long belongs into `asyncio.to_thread`.
+        """
         return 0.0
 
     def succeeded(self, trajectory: Trajectory) -> bool:
-        """Whether evaluation counts the trajectory as a success."""
-        return trajectory.rewards.of("task") >= 1.0
+        """Whether evaluation counts the trajectory as a success.
+
+        It does when the `task` entries reach 1.0, or the weighted total where the task gives
+        none (`rewards` without a `task` entry).
+        """
+        if trajectory.termination is Termination.INFRA_ERROR:
+            return False
+        scored = any(entry.source == "task" for entry in trajectory.rewards)
+        return (trajectory.rewards.of("task") if scored else trajectory.reward) >= 1.0
 
     def demonstrations(self) -> Sequence[Demonstration]:
         """Return dialogues for SFT, made from the training split only; may be empty."""

@@ -1,8 +1,9 @@
-"""The task for people who bring rows: verl's or TRL's columns, scored by a rule of their choice."""
+"""The task for people who bring rows: verl's or TRL's columns, compared with the ground truth."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
+
+from typing_extensions import override
 
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Split
@@ -10,27 +11,28 @@ from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.data.rows import read_rows
 from agentrl.errors import ConfigError
-from agentrl.plugins.reference import load_plugin
 
 
 class FileTask(BaseTask):
-    """Samples from `task.train` and `task.test`.
+    """Samples from `task.train` and `task.test`, scored by `exact_match`.
 
-    `task.config.reward` names a function `(trajectory, sample) -> float`, plain or async. Without
-    one, the reward is 1.0 when the last answer equals the ground truth, spaces and case aside.
+    Another rule is an entry of `rewards`.
     """
 
     def __init__(
         self, config: dict[str, Any], *, train: str | None, test: str | None, seed: int
     ) -> None:
         super().__init__(config, train=train, test=test, seed=seed)
-        unknown = sorted(set(config) - {"reward"})
-        if unknown:
-            raise ConfigError(f"task.config: unknown keys {unknown}; valid keys: reward")
-        self._reward = load_plugin(config["reward"]) if "reward" in config else exact_match
+        if "reward" in config:
+            raise ConfigError(
+                "task.config.reward is no key any more; write `rewards: [{type: "
+                f"{config['reward']}}}]` at the top level"
+            )
+        if config:
+            raise ConfigError(f"task.config: unknown keys {sorted(config)}; rows need none")
 
+    @override
     def samples(self, split: Split) -> Sequence[Sample]:
-        """Read a split's rows."""
         spec = self.train if split == "train" else self.test
         if spec is None:
             raise ConfigError(
@@ -39,13 +41,26 @@ class FileTask(BaseTask):
         rows = read_rows(spec, split=split)
         return [Sample.from_row(row, index=i, source=spec) for i, row in enumerate(rows)]
 
+    @override
     async def score(self, trajectory: Trajectory, services: Services) -> float:
-        """Apply the reward function."""
-        value = self._reward(trajectory, trajectory.sample)
-        return float(await value if inspect.isawaitable(value) else value)
+        return exact_match(trajectory, trajectory.sample)
 
 
 def exact_match(trajectory: Trajectory, sample: Sample) -> float:
-    """Return 1.0 when the last answer equals the ground truth, spaces and case aside."""
-    answer = " ".join(trajectory.answer.split()).casefold()
-    return float(answer == " ".join(str(sample.ground_truth).split()).casefold())
+    """Return 1.0 when the last answer is the ground truth; spaces, case and thinking aside.
+
+    Raises:
+        ValueError: the sample has no ground truth.
+    """
+    if sample.ground_truth is None:
+        raise ValueError(
+            f"sample {sample.index} of {sample.data_source!r} has no ground truth to compare with; "
+            f"expected a column `answer` or `reward_model: {{ground_truth: ...}}`, or another "
+            f"`rewards` entry in place of `task`"
+        )
+    answer = trajectory.answer.rpartition("</think>")[2]
+    return float(_folded(answer) == _folded(str(sample.ground_truth)))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -10,9 +10,9 @@ from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.errors import ConfigError, boundary
-from agentrl.rollout.shield import shielded
 from agentrl.rollout.toolset import quietly
 from agentrl.rollout.truncate import showable
+from agentrl.shield import shielded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,8 +26,8 @@ from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord
 from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
 from agentrl.plugins.schema import violations
-from agentrl.rollout.shield import shielded
 from agentrl.rollout.truncate import showable, truncate
+from agentrl.shield import shielded
 
 logger = logging.getLogger(__name__)
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 
+from agentrl.contracts.message import media_of, text_of
 from agentrl.contracts.trajectory import Trajectory, Turn, TurnKind
 
 
 def transcript(trajectory: Trajectory) -> str:
     """Return the whole dialogue with its outcomes and rewards."""
-    lines = [f"[{m['role']}] {m['content']}" for m in trajectory.sample.prompt]
+    lines: list[str] = []
     for index, turn in enumerate(trajectory.turns):
+        if index and turn.parent != index - 1:
+            lines.append(f"-- goes on from turn {turn.parent}")
         lines += _turn_lines(turn)
         lines += [
             f"    reward {e.source}: {e.value:+g} (weight {e.weight:g})"
@@ -28,8 +31,10 @@ def _turn_lines(turn: Turn) -> Iterator[str]:
             )
         return
     for message in turn.messages:
-        if message.get("content"):
-            yield f"[{message['role']}] {message['content']}"
+        content = message["content"]
+        shown = [text_of(content), *(f"<{m.kind} {m.digest[:15]}>" for m in media_of(content))]
+        if any(shown):
+            yield f"[{message['role']}] {' '.join(filter(None, shown))}"
         for call in message.get("tool_calls", []):
             yield f"[assistant calls {call['function']['name']}] {call['function']['arguments']}"
 

@@ -46,7 +46,14 @@ def read(folder: Path, *words: str, **tree: Any) -> RunConfig:
         ({"rollout": {"group_size": 0}}, r"`rollout\.group_size`: .*greater than 0, got 0"),
         ({"rollout": {"tool_response_keep": "top"}}, r"tool_response_keep`: .*'left'.*got 'top'"),
         ({"rollout": None}, "`rollout`: .*got None"),
-        ({"reward_weights": {"task": "much"}}, r"`reward_weights\.task`: .*got 'much'"),
+        ({"reward_weights": {"tool": "much"}}, r"`reward_weights\.tool`: .*got 'much'"),
+        ({"reward_weights": {"task": 2}}, "'task' has its weight in its entry of `rewards`"),
+        ({"reward_weights": {"f": 2}, "rewards": [{"type": "a.py:f"}]}, "'f' has its weight in"),
+        ({"reward_weights": {"tol/add": 2}}, r"no source 'tol/add' .*expected one of tool, "),
+        ({"reward_weights": {"tool": float("nan")}}, r"`reward_weights\.tool`: .*finite"),
+        ({"rewards": [{"type": "a.py:f"}, {"type": "b.f"}]}, "`rewards`: .*source 'f' is taken"),
+        ({"rewards": [{"type": "a.py:tool"}]}, "`rewards`: .*source 'tool' is taken"),
+        ({"rewards": [{"typo": "task"}]}, r"unknown key `rewards\.0\.typo`; did you mean 'type'"),
         ({"base": ["a.yaml"]}, r"`base` must name one file, got \['a.yaml'\]"),
         ({"base": "nosuch.yaml"}, "config file .*nosuch.yaml: No such file"),
         ({1: {}}, "`1`"),
@@ -97,14 +104,14 @@ def test_a_file_that_is_its_own_base_is_a_circle(tmp_path: Path) -> None:
     [
         ("output_dir=a=b", "a=b"),
         ("tools=null", None),
-        ("reward_weights={task: 2.0}", {"task": 2.0}),
-        ("reward_weights.task=2", {"task": 2.0}),
+        ("reward_weights={tool: 2.0}", {"tool": 2.0}),
+        ("reward_weights.tool=2", {"tool": 2.0}),
         ("rollout.sampling.temperature=0.5", 0.5),
     ],
 )
 def test_a_word_overrides_with_a_yaml_value(tmp_path: Path, word: str, value: Any) -> None:
     found: Any = read(tmp_path, word).model_dump()
-    for name in word.partition("=")[0].removesuffix(".task").split("."):
+    for name in word.partition("=")[0].removesuffix(".tool").split("."):
         found = found[name]
     assert (str(found) if isinstance(found, Path) else found) == value
 

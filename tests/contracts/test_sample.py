@@ -36,13 +36,20 @@ def test_a_verl_row_is_read_whole() -> None:
         interaction_kwargs={"name": "teacher", "query": "2+2?"},
         tool_selection=["calc"],
         extra_info={"index": 7, "split": "train"},
+        columns=sample.columns,
     )
 
 
 @pytest.mark.parametrize("prompt", ["2+2?", [USER], (USER,)])
 def test_a_trl_row_is_read(prompt: Any) -> None:
     sample = read(prompt=prompt, answer="4")
-    assert sample == Sample(prompt=[USER], index=4, data_source="data.jsonl", ground_truth="4")
+    assert sample == Sample(
+        prompt=[USER],
+        index=4,
+        data_source="data.jsonl",
+        ground_truth="4",
+        columns={"prompt": prompt, "answer": "4"},
+    )
 
 
 def test_the_nones_that_arrow_adds_are_dropped() -> None:

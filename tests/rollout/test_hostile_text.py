@@ -6,10 +6,11 @@ from tests_support import Adder, Teacher, calls, make_rollout, roll, said
 
 from agentrl.contracts.message import Message
 from agentrl.contracts.tool import ToolOutcome
-from agentrl.contracts.trajectory import Termination, Trajectory
+from agentrl.contracts.trajectory import Group, Termination, Trajectory
 from agentrl.rollout.formats.hermes import parse_tool_calls
 from agentrl.rollout.render import Renderer
-from agentrl.traces.store import Trace, read_traces, write_traces
+from agentrl.traces.record import Trace
+from agentrl.traces.store import append_trace, read_traces
 
 HOSTILE = [
     ('{"name": "add", "arguments": {"a": %s}}' % ("9" * 5000), "not valid JSON"),
@@ -26,10 +27,11 @@ HOSTILE = [
 
 
 def round_trip(trajectory: Trajectory, folder: Path) -> Trajectory:
-    trace = Trace(step=0, split="train", group="g", trajectory=trajectory)
-    write_traces(folder / "t.jsonl", [trace])
-    (read,) = read_traces(folder / "t.jsonl")
-    return read.trajectory
+    group = Group(id="g", sample=trajectory.sample, trajectories=(trajectory,))
+    trace = Trace(step=0, split="train", fate="trained", group=group)
+    append_trace(folder / "t.jsonl.gz", trace)
+    (read,) = read_traces(folder / "t.jsonl.gz")
+    return read.group.trajectories[0]
 
 
 @pytest.mark.parametrize(("body", "why"), HOSTILE, ids=range(len(HOSTILE)))

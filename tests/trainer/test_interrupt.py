@@ -69,7 +69,6 @@ def test_an_interrupt_at_any_event_and_a_resume_change_no_number(
                 "class_name": f"{task}:Task",
                 "train": str(tmp_path / "rows.jsonl"),
                 "test": str(tmp_path / "rows.jsonl"),
-                "config": {"reward": f"{tmp_path / 'rewards.py'}:short_is_good"},
             },
             sft={"steps": SFT_STEPS, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}},
             train={"steps": STEPS, "prompts_per_step": 2, "minibatches_per_epoch": 2},
