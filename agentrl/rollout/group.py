@@ -164,6 +164,16 @@ class Rollout:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def check(self, samples: Iterable[Sample]) -> None:
+        """Make sure that every sample's tools and interaction are there.
+
+        Raises:
+            ConfigError: a sample names one that is not.
+        """
+        for sample in samples:
+            self.offered_tools(sample)
+            choose_interaction(self._interactions, sample.interaction_kwargs)
+
     def offered_tools(self, sample: Sample) -> dict[str, BaseTool]:
         """Return the tools that a sample is offered.
 

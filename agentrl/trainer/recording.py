@@ -41,10 +41,10 @@ class FailureNotes:
 class Recorder:
     """Records a run's groups."""
 
-    def __init__(self, traces: TraceWriter, folder: RunFolder, reporter: Reporter) -> None:
+    def __init__(self, traces: TraceWriter, folder: RunFolder, notes: FailureNotes) -> None:
         self._traces = traces
         self._folder = folder
-        self._notes = FailureNotes(reporter)
+        self._notes = notes
 
     async def record(
         self, group: Group, *, step: int, fate: Fate, split: Literal["train", "eval"] = "train"

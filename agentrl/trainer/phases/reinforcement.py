@@ -111,7 +111,7 @@ def _learner(session: Session) -> Learner:
     optimizer: Any = run.parts["optimizer"]
     reference = None
     if "reference" in policy.algorithm.needs:
-        reference = open_reference(run.folder.path, policy.model, run.progress.step)
+        reference = open_reference(run.folder.path / "reference", policy.model, run.progress.step)
     return Learner(
         policy.model,
         policy.algorithm,
