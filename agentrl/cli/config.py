@@ -11,12 +11,15 @@ app = typer.Typer(help="Show configurations and their schema.", no_args_is_help=
 @app.command("show")
 @guarded
 def show(config: ConfigArgument, overrides: Overrides = None) -> None:
-    """Print the resolved configuration as YAML."""
+    """Print the resolved configuration, the algorithm's options included, as YAML."""
     import yaml
 
+    from agentrl.algorithms.registry import resolve_algorithm
     from agentrl.config.load import load_config
 
-    tree = load_config(config, overrides or []).model_dump(mode="json")
+    resolved = load_config(config, overrides or [])
+    algorithm = resolve_algorithm(resolved.algorithm, base=resolved.base_dir)
+    tree = resolved.model_copy(update={"algorithm": algorithm}).model_dump(mode="json")
     typer.echo(yaml.safe_dump(tree, sort_keys=False), nl=False)
 
 

@@ -97,6 +97,11 @@ class RunConfig(Section):
     def _embedded_unless_said(cls, value: Any) -> Any:
         return {"type": "transformers", **value} if isinstance(value, dict) else value
 
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _options_unchecked(cls, value: Any) -> Any:
+        return AnyAlgorithmConfig.model_validate(value) if isinstance(value, dict) else value
+
     @field_validator("rewards")
     @classmethod
     def _one_source_an_entry(cls, value: list[RewardConfig]) -> list[RewardConfig]:
