@@ -12,14 +12,13 @@ from agentrl.config.run import RunConfig
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Demonstration, Split
-from agentrl.contracts.tool import BaseTool
+from agentrl.contracts.tool import BaseTool, ToolDict
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.data.task import load_task
 from agentrl.errors import ConfigError, RolloutError, RunError, boundary, loading
 from agentrl.plugins.registry import load_interactions, load_tools
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import ToolDict, schema_dict
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,7 +49,7 @@ class Plugins:
     @property
     def schemas(self) -> dict[str, ToolDict]:
         """The tools' schemas, by name, as templates take them."""
-        return {name: schema_dict(tool) for name, tool in self.tools.items()}
+        return {name: tool.tool_schema.for_template() for name, tool in self.tools.items()}
 
     def samples(self, split: Split) -> Sequence[Sample]:
         """Return the task's samples.
