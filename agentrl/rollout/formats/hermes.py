@@ -22,17 +22,17 @@ class HermesFormat:
     """Reads Hermes-style calls; the arguments' types are JSON's own."""
 
     name = "hermes"
+    markup: tuple[str, ...] = (OPEN, CLOSE)
+    stops: tuple[str, ...] = ()
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; `schemas` are not needed."""
-        return parse_tool_calls(text, id_prefix=id_prefix)
+        return parse_tool_calls(text, turn=turn)
 
 
-def parse_tool_calls(text: str, *, id_prefix: str = "call") -> ParsedTurn:
-    """Split a policy turn into content and calls, in order. Ids are `{id_prefix}_{index}`."""
-    return split_turn(text, f"{OPEN}|{CLOSE}", _read, id_prefix=id_prefix)
+def parse_tool_calls(text: str, *, turn: int = 0) -> ParsedTurn:
+    """Split a policy turn into content and calls, in order."""
+    return split_turn(text, f"{OPEN}|{CLOSE}", _read, turn=turn)
 
 
 def format_tool_call(name: str, arguments: dict[str, Any]) -> str:

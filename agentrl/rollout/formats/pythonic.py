@@ -33,16 +33,16 @@ class PythonicFormat:
     """Reads lists of calls in Python's syntax; the arguments' types are those of the literals."""
 
     name = "pythonic"
+    markup: tuple[str, ...] = (START, END)
+    stops: tuple[str, ...] = ("<|eom_id|>",)
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; `schemas` name the offered tools."""
 
         def read(text: str, match: re.Match[str], since: int) -> Reading:
             return _read(text, match, schemas or {})
 
-        return split_turn(text, _OPENER, read, id_prefix=id_prefix)
+        return split_turn(text, _OPENER, read, turn=turn)
 
 
 def _read(text: str, match: re.Match[str], schemas: Schemas) -> Reading:

@@ -1,0 +1,234 @@
+"""What is said in a dialogue, as one template writes it: whole dialogues, and single turns.
+
+Everything here is text in which control tokens of content are marked (see `encode`); a policy's
+turn is what stands between the generation prompt and the token that ends it. Where history shows a
+turn in another way than it was written (thinking dropped, `<think>` in the prompt only), the turn
+is put together as the policy would have written it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from agentrl.contracts.message import Message
+from agentrl.errors import RenderError
+from agentrl.rollout.encode import ContentEncoder
+from agentrl.rollout.formats.turn import ToolFormat, call_id
+from agentrl.rollout.schemas import ToolDict
+from agentrl.rollout.teach import (
+    THINK_CLOSE,
+    THINK_OPEN,
+    Ways,
+    adapt,
+    plain_message,
+    split_thinking,
+)
+from agentrl.rollout.template import ChatTemplate
+
+_USER: Message = {"role": "user", "content": "Hi."}
+_WORD = "Understood"
+_THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
+_EMPTY_THINKING = re.compile(rf"\s*{THINK_OPEN}\s*{THINK_CLOSE}\s*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnEnd:
+    """How a policy's turn ends: the stop token, and whether it belongs to the turn.
+
+    Where a template writes nothing behind a turn, the next role's token ends it, and is written
+    with that role's message.
+    """
+
+    token: str
+    own: bool
+
+
+class Speech:
+    """One template, taught in given ways, with one tool-call format."""
+
+    def __init__(
+        self, template: ChatTemplate, encoder: ContentEncoder, ways: Ways, tool_format: ToolFormat
+    ) -> None:
+        self.template = template
+        self.encoder = encoder
+        self.ways = ways
+        self.tool_format = tool_format
+        self._spoken = (*_THINK_TAGS, *tool_format.markup)
+
+    def text(
+        self, messages: Sequence[Message], tools: Sequence[ToolDict], *, generate: bool = False
+    ) -> str:
+        """Return the marked text of a dialogue.
+
+        Raises:
+            RenderError: the template refuses it.
+        """
+        marked = [self._marked(plain_message(message)) for message in messages]
+        shown, offered = adapt(marked, self.encoder.mark(list(tools)), self.ways)
+        return self.template.render(shown, offered, generate=generate)
+
+    def turn(
+        self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]
+    ) -> str:
+        """Return the marked text of a policy's turn that says `message`, stop token included."""
+        end = self.ends[bool(message.get("tool_calls"))]
+        body = self._body(before, message, tools)
+        if end.own and end.token in body:
+            body = body.rpartition(end.token)[0]
+        return body + end.token
+
+    def answer(self, new: Sequence[Message], tools: Sequence[ToolDict]) -> str:
+        """Return the marked text that follows a turn which `new` answers, its end included.
+
+        It is rendered behind a short stub dialogue, so that its cost is that of `new`.
+        """
+        stub: list[Message] = [_USER, self._stub(new)]
+        said = self.text(stub, tools)
+        whole = self.text([*stub, *new], tools, generate=True)
+        end = self.ends[new[0]["role"] == "tool"]
+        head = said.rpartition(end.token)[0] if end.own and end.token in said else said
+        if not whole.startswith(head):
+            raise RenderError(f"chat template of {self.template.name!r} rewrites what is answered")
+        return whole[len(head) :]
+
+    @cached_property
+    def ends(self) -> dict[bool, TurnEnd]:
+        """How a turn ends, by whether it makes calls."""
+        answer = self._end_of_answer()
+        if not self.ways.native:
+            return {False: answer, True: answer}
+        try:
+            return {False: answer, True: self._end_of_call(answer)}
+        except RenderError:
+            return {False: answer, True: answer}
+
+    def _marked(self, message: Message) -> Message:
+        allowed = self._spoken if message["role"] == "assistant" else ()
+        calls = message.get("tool_calls")
+        said = {k: v for k, v in message.items() if k not in ("tool_calls", "role")}
+        marked = {"role": message["role"], **self.encoder.mark(said, allowed)}
+        return {**marked, "tool_calls": self.encoder.mark(calls)} if calls else marked
+
+    def _stub(self, new: Sequence[Message]) -> Message:
+        """Return the assistant message that `new` answers: a call for each result, if allowed."""
+        results = [message for message in new if message["role"] == "tool"]
+        calls = [
+            {
+                "id": message.get("tool_call_id", call_id(0, i)),
+                "type": "function",
+                "function": {"name": message.get("name", "probe"), "arguments": {}},
+            }
+            for i, message in enumerate(results[: self.ways.max_calls])
+        ]
+        content = "" if calls else _WORD
+        return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
+
+    def _body(
+        self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]
+    ) -> str:
+        """Return what the policy wrote to say `message`, and what the template puts behind it."""
+        base = self.text(before, tools)
+        prompt = self.text(before, tools, generate=True)
+        said = self.text([*before, message], tools)
+        start = self._turn_start(prompt, said)
+        opened, body = prompt[start:], said[start:]
+        if start < common_prefix(base, prompt):
+            # The turns before are written differently now: look for the turn by its header.
+            header = prompt[common_prefix(base, prompt) :]
+            opened, body = "", said[said.rfind(header) + len(header) :]
+        thinking, _ = split_thinking(self._marked(plain_message(message))["content"])
+        hidden = bool(thinking) and thinking not in body
+        if THINK_OPEN in opened and THINK_CLOSE not in opened and THINK_CLOSE not in body:
+            return f"{thinking}\n{THINK_CLOSE}\n\n{body.lstrip(chr(10))}"
+        if hidden:
+            rest = _EMPTY_THINKING.sub("", body, count=1)
+            return f"{THINK_OPEN}\n{thinking}\n{THINK_CLOSE}\n\n{rest.lstrip(chr(10))}"
+        return body
+
+    def _turn_start(self, prompt: str, said: str) -> int:
+        """Return where the turn begins in `said`: as far as it is the prompt, in whole tokens."""
+        at = common_prefix(prompt, said)
+        if at == len(prompt):
+            return at
+        for text in (prompt, said):
+            inside = [*self.encoder.find_all(text[max(0, at - 100) : at + 100])]
+            offset = max(0, at - 100)
+            inside += list(re.finditer("|".join(_THINK_TAGS), text[offset : at + 100]))
+            straddling = [m.start() for m in inside if m.start() + offset < at < m.end() + offset]
+            at = min([at, *(offset + start for start in straddling)])
+        return at
+
+    def _end_of_answer(self) -> TurnEnd:
+        said: list[Message] = [_USER, {"role": "assistant", "content": _WORD}]
+        ending = self.text(said, ()).rpartition(_WORD)[2]
+        if own := self._leading_token(ending):
+            return TurnEnd(token=own, own=True)
+        following = self.text([*said, _USER], (), generate=True).rpartition(_WORD)[2]
+        return self._end_outside(following)
+
+    def _end_of_call(self, answer: TurnEnd) -> TurnEnd:
+        said = [_USER, self._stub([{"role": "tool", "name": "probe"}])]
+        tools = [PROBE_TOOL]
+        text = self.text(said, tools)
+        stripped, tokens = text.rstrip(), []
+        while (last := self._last_token(stripped)) is not None:
+            stripped = stripped.removesuffix(last).rstrip()
+            tokens.append(last)
+        if answer.own and answer.token in tokens:
+            return answer
+        if tokens and self._reads_without(text, tokens[0]):
+            return TurnEnd(token=tokens[0], own=True)
+        result = {"role": "tool", "name": "probe", "tool_call_id": call_id(0, 0), "content": "x"}
+        whole = self.text([*said, result], tools, generate=True)
+        base = text.rstrip()
+        return self._end_outside(whole[len(base) :] if whole.startswith(base) else "")
+
+    def _end_outside(self, following: str) -> TurnEnd:
+        """Return the token that comes next, or else the tokenizer's own end."""
+        token = self._leading_token(following) or self.template.eos_token
+        return TurnEnd(token=token, own=False)
+
+    def _reads_without(self, text: str, token: str) -> bool:
+        body = text.rstrip().removesuffix(token)
+        calls = self.tool_format.parse(body, schemas=PROBE_SCHEMAS).calls
+        return any(call.name == "probe" and call.error is None for call in calls)
+
+    def _leading_token(self, text: str) -> str:
+        stripped = text.lstrip()
+        match = self.encoder.find(stripped)
+        return match[0] if match and match.start() == 0 else ""
+
+    def _last_token(self, text: str) -> str | None:
+        for match in reversed(self.encoder.find_all(text[-200:])):
+            return match[0] if text.endswith(match[0]) else None
+        return None
+
+
+PROBE_SCHEMAS = {
+    "probe": {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "number": {"type": "integer"}},
+    }
+}
+PROBE_TOOL: ToolDict = {
+    "type": "function",
+    "function": {
+        "name": "probe",
+        "description": "Probes a place.",
+        "parameters": PROBE_SCHEMAS["probe"],
+    },
+}
+"""What templates and formats are tried out with."""
+
+
+def common_prefix(first: str, second: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[:middle] == second[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
