@@ -63,7 +63,7 @@ def why_not_extended(speech: Speech, kind: Kind, tools: Sequence[ToolDict]) -> s
         try:
             reason = _first_difference(speech, kind, prompt, rounds, tools)
         except RenderError as error:
-            reason = f"the template refuses a dialogue: {error.__cause__ or error}"
+            reason = str(error.__cause__ or error)
         if reason:
             return reason
     return ""

@@ -24,7 +24,7 @@ from agentrl.rollout.formats.registry import (
 from agentrl.rollout.formats.turn import ToolFormat, call_id
 from agentrl.rollout.schemas import ToolDict
 from agentrl.rollout.speech import PROBE_SCHEMAS, PROBE_TOOL, Speech
-from agentrl.rollout.teach import Ways
+from agentrl.rollout.teach import Ways, split_thinking
 from agentrl.rollout.template import ChatTemplate
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _ASK: Message = {"role": "user", "content": "Askword?"}
 _AGAIN: Message = {"role": "user", "content": "Againword?"}
 _ANSWER: Message = {"role": "assistant", "content": "Answerword."}
 _ARGUMENTS: list[dict[str, Any]] = [
-    {"text": 'naïve "x" & <b>, it\'s', "number": 7},
+    {"text": 'naïve – & <b>; [x]', "number": 7},
     {"text": "5", "number": -3},
 ]
 
@@ -163,11 +163,13 @@ def _unread(speech: Speech, arguments: Sequence[dict[str, Any]]) -> str:
         return str(error.__cause__ or error)
     end = speech.ends[True].token
     text = speech.encoder.decode(speech.encoder.encode(written)).removesuffix(end)
-    calls = speech.tool_format.parse(text, schemas=PROBE_SCHEMAS).calls
-    read = [(call.name, call.arguments, call.error) for call in calls]
-    if read == [("probe", given, None) for given in arguments]:
+    parsed = speech.tool_format.parse(text, schemas=PROBE_SCHEMAS)
+    read = [(call.name, call.arguments, call.error) for call in parsed.calls]
+    # Markup that stays in the content would be shown a second time, beside the call.
+    _, left = split_thinking(parsed.content)
+    if read == [("probe", given, None) for given in arguments] and not left.strip():
         return ""
-    what = read[0] if read else "no call"
+    what = f"{read[0]} and {left!r}" if read else "no call"
     return f"{speech.tool_format.name} reads {text.strip()[-160:]!r} as {what}"
 
 

@@ -89,7 +89,7 @@ class Speech:
         end = self.ends[new[0]["role"] == "tool"]
         head = said.rpartition(end.token)[0] if end.own and end.token in said else said
         if not whole.startswith(head):
-            raise RenderError(f"chat template of {self.template.name!r} rewrites what is answered")
+            raise RenderError(f"a {new[0]['role']} message changes how the turn before is written")
         return whole[len(head) :]
 
     @cached_property
@@ -137,6 +137,8 @@ class Speech:
             # The turns before are written differently now: look for the turn by its header.
             header = prompt[common_prefix(base, prompt) :]
             opened, body = "", said[said.rfind(header) + len(header) :]
+        if THINK_CLOSE in opened and body.lstrip().startswith(THINK_CLOSE):
+            body = body.lstrip().removeprefix(THINK_CLOSE)
         thinking, _ = split_thinking(self._marked(plain_message(message))["content"])
         hidden = bool(thinking) and thinking not in body
         if THINK_OPEN in opened and THINK_CLOSE not in opened and THINK_CLOSE not in body:
@@ -177,7 +179,8 @@ class Speech:
             tokens.append(last)
         if answer.own and answer.token in tokens:
             return answer
-        if tokens and self._reads_without(text, tokens[0]):
+        markup = self.tool_format.markup
+        if tokens and tokens[0] not in markup and self._reads_without(text, tokens[0]):
             return TurnEnd(token=tokens[0], own=True)
         result = {"role": "tool", "name": "probe", "tool_call_id": call_id(0, 0), "content": "x"}
         whole = self.text([*said, result], tools, generate=True)
