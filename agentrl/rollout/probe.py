@@ -49,11 +49,16 @@ def find_speech(
         TemplateError: the template shows not even a user's message, or the format that was asked
             for does not read what the template writes.
     """
-    words = _taught_in_words(template, encoder)
+    try:
+        words = _found_out(template, encoder, native=False)
+        basis, refusal = words.ways, None
+    except TemplateError as error:
+        # Some templates are for dialogues with tools only.
+        basis, refusal = _found_out(template, encoder, native=True).ways, error
     faults = []
     for tool_format in _candidates(format_name, template, tokenizer):
         for counted in (False, True):
-            ways = replace(words.ways, native=True, tool_role=True, counted_ids=counted)
+            ways = replace(basis, native=True, tool_role=True, counted_ids=counted)
             speech = Speech(template, encoder, ways, tool_format)
             fault = _fault_of_native(speech)
             if not fault:
@@ -64,6 +69,13 @@ def find_speech(
             f"rollout.tool_format {format_name!r} does not fit the chat template of "
             f"{template.name!r}: {faults[0]}; use auto, or name a template that writes calls in "
             f"that form as `model.chat_template`"
+        )
+    if refusal is not None:
+        raise refusal
+    if fault := _unread(words, _ARGUMENTS):
+        raise TemplateError(
+            f"chat template of {template.name!r}: calls are not read back, neither in its own form "
+            f"nor in words: {fault}; name another template as `model.chat_template`"
         )
     _log.info("chat template of %r: tools are taught in words: %s", template.name, faults[:1])
     return words
@@ -83,16 +95,22 @@ def _candidates(name: str, template: ChatTemplate, tokenizer: Any) -> Iterator[T
         yield other()
 
 
-def _taught_in_words(template: ChatTemplate, encoder: ContentEncoder) -> Speech:
-    """Return the speech that needs the least of a template."""
-    faults: list[str] = []
+def _found_out(template: ChatTemplate, encoder: ContentEncoder, *, native: bool) -> Speech:
+    """Return the speech that needs the least of a template, natively or in words.
 
-    def shows(ways: Ways, messages: Sequence[Message], tools: Sequence[ToolDict] = ()) -> bool:
+    Raises:
+        TemplateError: it cannot show a dialogue even so.
+    """
+    faults: list[str] = []
+    offered = [PROBE_TOOL] if native else []
+
+    def shows(ways: Ways, messages: Sequence[Message], *more: ToolDict) -> bool:
+        tools = [*offered, *more][:1]
         fault = _hidden(Speech(template, encoder, ways, HermesFormat()), messages, tools)
         faults.extend([fault] if fault else [])
         return not fault
 
-    ways = Ways(native=False, thinking_key=_thinking_key(template.source))
+    ways = Ways(native=native, thinking_key=_thinking_key(template.source))
     if not shows(ways, [_ASK]):
         ways = replace(ways, parts=True)
         if not shows(ways, [_ASK]):
@@ -105,9 +123,9 @@ def _taught_in_words(template: ChatTemplate, encoder: ContentEncoder) -> Speech:
     if not shows(ways, [_ASK, _AGAIN, _ANSWER, _AGAIN]):
         ways = replace(ways, alternate=True)
     called = [_ASK, _calls(*_ARGUMENTS[:1]), _result(0), _ANSWER, _AGAIN]
-    if not (shows(ways, called[:3], [PROBE_TOOL]) and shows(ways, called, [PROBE_TOOL])):
+    if not (shows(ways, called[:3], PROBE_TOOL) and shows(ways, called, PROBE_TOOL)):
         ways = replace(ways, tool_role=False)
-    if not shows(ways, called, [PROBE_TOOL]):
+    if not shows(ways, called, PROBE_TOOL):
         raise TemplateError(
             f"chat template of {template.name!r} cannot show a dialogue of several turns: "
             f"{faults[-1]}; name another template as `model.chat_template`"
@@ -163,6 +181,7 @@ def _unread(speech: Speech, arguments: Sequence[dict[str, Any]]) -> str:
         return str(error.__cause__ or error)
     end = speech.ends[True].token
     text = speech.encoder.decode(speech.encoder.encode(written)).removesuffix(end)
+    text = speech.unframed(text)
     parsed = speech.tool_format.parse(text, schemas=PROBE_SCHEMAS)
     read = [(call.name, call.arguments, call.error) for call in parsed.calls]
     # Markup that stays in the content would be shown a second time, beside the call.

@@ -177,11 +177,11 @@ class Renderer:
         return [*branches, (ids, mask)]
 
     def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
-        """Return the text of a policy turn without its stop token."""
+        """Return the text of a policy turn without its stop token and its template's frame."""
         ids = [int(i) for i in token_ids]
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
-        return self._encoder.decode(ids)
+        return self._speech.unframed(self._encoder.decode(ids))
 
     def why_branches(self, kind: Kind, *, with_tools: bool) -> str:
         """Return why a reply of `kind` begins a branch, or nothing where it extends."""

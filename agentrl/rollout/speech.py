@@ -92,6 +92,27 @@ class Speech:
             raise RenderError(f"a {new[0]['role']} message changes how the turn before is written")
         return whole[len(head) :]
 
+    def unframed(self, text: str) -> str:
+        """Return a turn's text without what the template writes around every answer."""
+        before, after = self._frame
+        body = text.lstrip()
+        body = body.removeprefix(before) if before else text
+        return body.removesuffix(after)
+
+    @cached_property
+    def _frame(self) -> tuple[str, str]:
+        """The marks around an answer (`<|START_TEXT|>`, say), thinking left aside."""
+        said: Message = {"role": "assistant", "content": _WORD}
+        try:
+            whole = self.turn([_USER], said, [PROBE_TOOL] if self.ways.native else [])
+        except RenderError:
+            return "", ""
+        before, _, after = whole.removesuffix(self.ends[False].token).partition(_WORD)
+        parts = (before.strip(), after.strip())
+        if any(tag in part for tag in _THINK_TAGS for part in parts):
+            return "", ""
+        return parts
+
     @cached_property
     def ends(self) -> dict[bool, TurnEnd]:
         """How a turn ends, by whether it makes calls."""
@@ -133,9 +154,9 @@ class Speech:
         said = self.text([*before, message], tools)
         start = self._turn_start(prompt, said)
         opened, body = prompt[start:], said[start:]
-        if start < common_prefix(base, prompt):
+        header = prompt[common_prefix(base, prompt) :]
+        if header and start < len(prompt) - len(header):
             # The turns before are written differently now: look for the turn by its header.
-            header = prompt[common_prefix(base, prompt) :]
             opened, body = "", said[said.rfind(header) + len(header) :]
         if THINK_CLOSE in opened and body.lstrip().startswith(THINK_CLOSE):
             body = body.lstrip().removeprefix(THINK_CLOSE)
@@ -163,11 +184,20 @@ class Speech:
 
     def _end_of_answer(self) -> TurnEnd:
         said: list[Message] = [_USER, {"role": "assistant", "content": _WORD}]
-        ending = self.text(said, ()).rpartition(_WORD)[2]
+        tools = [PROBE_TOOL] if self.ways.native else []
+        ending = self.text(said, tools).rpartition(_WORD)[2]
+        following = self.text([*said, _USER], tools, generate=True).rpartition(_WORD)[2]
+        # Some templates write the end of the document behind the end of the last turn.
+        always = ending[: common_prefix(ending, following)]
+        closing = self.encoder.find_all(always) if self._leading_token(ending) else []
+        if closing:
+            tokens = [match[0] for match in closing]
+            eos = self.template.eos_token
+            return TurnEnd(token=eos if eos in tokens else tokens[-1], own=True)
         if own := self._leading_token(ending):
             return TurnEnd(token=own, own=True)
-        following = self.text([*said, _USER], (), generate=True).rpartition(_WORD)[2]
-        return self._end_outside(following)
+        token = self._leading_token(following) or self.template.eos_token
+        return TurnEnd(token=token, own=False)
 
     def _end_of_call(self, answer: TurnEnd) -> TurnEnd:
         said = [_USER, self._stub([{"role": "tool", "name": "probe"}])]
@@ -179,18 +209,17 @@ class Speech:
             tokens.append(last)
         if answer.own and answer.token in tokens:
             return answer
-        markup = self.tool_format.markup
-        if tokens and tokens[0] not in markup and self._reads_without(text, tokens[0]):
+        reads = bool(tokens) and self._reads_without(text, tokens[0])
+        if reads and tokens[0] not in self.tool_format.markup:
             return TurnEnd(token=tokens[0], own=True)
         result = {"role": "tool", "name": "probe", "tool_call_id": call_id(0, 0), "content": "x"}
         whole = self.text([*said, result], tools, generate=True)
         base = text.rstrip()
-        return self._end_outside(whole[len(base) :] if whole.startswith(base) else "")
-
-    def _end_outside(self, following: str) -> TurnEnd:
-        """Return the token that comes next, or else the tokenizer's own end."""
-        token = self._leading_token(following) or self.template.eos_token
-        return TurnEnd(token=token, own=False)
+        following = whole[len(base) :] if whole.startswith(base) else ""
+        if token := self._leading_token(following):
+            return TurnEnd(token=token, own=False)
+        # The end of the call itself is what a policy stops at, as Apertus does.
+        return TurnEnd(token=tokens[0] if reads else self.template.eos_token, own=reads)
 
     def _reads_without(self, text: str, token: str) -> bool:
         body = text.rstrip().removesuffix(token)
@@ -211,7 +240,11 @@ class Speech:
 PROBE_SCHEMAS = {
     "probe": {
         "type": "object",
-        "properties": {"text": {"type": "string"}, "number": {"type": "integer"}},
+        "properties": {
+            "text": {"type": "string", "description": "A text."},
+            "number": {"type": "integer", "description": "A number."},
+        },
+        "required": ["text"],
     }
 }
 PROBE_TOOL: ToolDict = {

@@ -41,7 +41,7 @@ MARKERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("deepseek_v4", ("DSML", "tool_calls>")),
     ("deepseek_v32", ("DSML",)),
     ("minimax_m3", ("]<]minimax[>[",)),
-    ("gigachat3", ("function call<|role_sep|>",)),
+    ("gigachat3", ("<|role_sep|>", "function call")),
     ("minicpm5", ("<function name=", "<param name=")),
     ("kimi_k3", ("<|open|>", "<|close|>")),
     ("apertus", ("<|tools_prefix|>",)),
