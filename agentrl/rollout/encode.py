@@ -40,17 +40,17 @@ class ContentEncoder:
         self.control: dict[str, int] = {
             token.content: int(i) for i, token in added if _is_control(token, template)
         }
-        self._pattern = re.compile(_alternatives(self.control)) if self.control else None
+        self._pattern = re.compile(_alternatives(self.control) or "(?!)")
         word = secrets.token_hex(8)
         self._mark, self._open, self._close = f"Zq{word}qZ", f"\ufdd0{word}", f"{word}\ufdd1"
 
     def find(self, text: str, start: int = 0) -> "re.Match[str] | None":
         """Return the first unmarked control token at or behind `start`."""
-        return self._pattern.search(text, start) if self._pattern else None
+        return self._pattern.search(text, start)
 
     def find_all(self, text: str) -> "list[re.Match[str]]":
         """Return every unmarked control token of a text."""
-        return list(self._pattern.finditer(text)) if self._pattern else []
+        return list(self._pattern.finditer(text))
 
     def mark(self, value: Any, allowed: Collection[str] = ()) -> Any:
         """Return a JSON value whose texts cannot become control tokens other than `allowed`."""
@@ -71,7 +71,6 @@ class ContentEncoder:
         if self._mark not in text:
             return np.array(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
         tokenizer, table = self._renamed
-        assert self._pattern is not None  # noqa: S101
         shown = self._pattern.sub(lambda match: f"{self._open}{match[0]}{self._close}", text)
         ids = tokenizer.encode(self.plain(shown), add_special_tokens=False).ids
         return table[np.array(ids, dtype=np.int64)]
@@ -86,7 +85,7 @@ class ContentEncoder:
         )
 
     def _mark_text(self, text: str, allowed: Collection[str]) -> str:
-        if self._pattern is None or not self._pattern.search(text):
+        if not self._pattern.search(text):
             return text
 
         def put(match: re.Match[str]) -> str:

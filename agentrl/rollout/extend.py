@@ -84,7 +84,10 @@ def _first_difference(
         messages += [turn.said, *turn.reply]
         whole = encode(speech.text(messages, tools, generate=True))
         if kind_of(turn.reply) == kind:
-            more = appended(speech, int(written[-1]), turn.reply, tools)
+            try:
+                more = appended(speech, int(written[-1]), turn.reply, tools)
+            except RenderError:
+                more = np.empty(0, dtype=np.int32)
             extended = np.concatenate([ids, written, more])
             if not np.array_equal(extended, whole):
                 return _describe(speech.encoder.decode(extended), speech.encoder.decode(whole))

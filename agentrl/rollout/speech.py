@@ -68,9 +68,7 @@ class Speech:
         shown, offered = adapt(marked, self.encoder.mark(list(tools)), self.ways)
         return self.template.render(shown, offered, generate=generate)
 
-    def turn(
-        self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]
-    ) -> str:
+    def turn(self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]) -> str:
         """Return the marked text of a policy's turn that says `message`, stop token included."""
         end = self.ends[bool(message.get("tool_calls"))]
         body = self._body(before, message, tools)
@@ -145,9 +143,7 @@ class Speech:
         content = "" if calls else _WORD
         return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
 
-    def _body(
-        self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]
-    ) -> str:
+    def _body(self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]) -> str:
         """Return what the policy wrote to say `message`, and what the template puts behind it."""
         base = self.text(before, tools)
         prompt = self.text(before, tools, generate=True)
@@ -189,8 +185,7 @@ class Speech:
         following = self.text([*said, _USER], tools, generate=True).rpartition(_WORD)[2]
         # Some templates write the end of the document behind the end of the last turn.
         always = ending[: common_prefix(ending, following)]
-        closing = self.encoder.find_all(always) if self._leading_token(ending) else []
-        if closing:
+        if closing := self.encoder.find_all(always):
             tokens = [match[0] for match in closing]
             eos = self.template.eos_token
             return TurnEnd(token=eos if eos in tokens else tokens[-1], own=True)

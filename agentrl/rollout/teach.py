@@ -124,9 +124,9 @@ def _answered_in_turn(messages: list[Message], ways: Ways) -> list[Message]:
             open_ids = {call.get("id") for call in (calls or [])[: ways.max_calls]}
             if calls:
                 message = {**message, "tool_calls": calls[: ways.max_calls]}
-        elif message["role"] == "tool" and not ways.orphans:
-            if message.get("tool_call_id") not in open_ids:
-                message = {"role": "user", "content": _response(message["content"])}
+        orphan = message["role"] == "tool" and message.get("tool_call_id") not in open_ids
+        if orphan and not ways.orphans:
+            message = {"role": "user", "content": _response(message["content"])}
         shown.append(message)
     return shown
 

@@ -82,8 +82,12 @@ def call_of_body(body: Any, expected: str) -> ToolCall:
         try:
             arguments, _ = read_json(arguments.strip())
         except ValueFault as error:
-            return broken_call(f"`{key}` is not valid JSON ({error}); {expected}", name)
+            return broken_call(
+                f"the tool call's `{key}` is not valid JSON ({error}); {expected}", name
+            )
     if not isinstance(arguments, dict):
         kind = type(arguments).__name__
-        return broken_call(f"`{key}` must be an object, got {kind}; {expected}", name)
+        return broken_call(
+            f"the tool call's `{key}` must be an object, got {kind}; {expected}", name
+        )
     return read_call(name, arguments)

@@ -1,9 +1,9 @@
-"""Pythonic tool calls: `[f(a=1), g(b="x")]`, as Llama 3.2, Llama 4 and ToolACE write them.
+"""Pythonic tool calls: `[f(a=1), g(b="x")]`, as Llama 3.2, Llama 4, LFM2 and ToolACE write them.
 
-The list may stand between special tokens, `<|python_start|>` and `<|python_end|>` or, as LFM2
-writes it, `<|tool_call_start|>` and `<|tool_call_end|>`. A bare list is an attempt if it names an offered tool or passes arguments by name, as no list in an answer
-does. Names of tools and arguments may be any text that a schema allows (`get-weather`, `from`),
-where Python would refuse them.
+The list may stand between special tokens, `<|python_start|>` and `<|python_end|>` or LFM2's
+`<|tool_call_start|>` and `<|tool_call_end|>`. A bare list is an attempt if it names an offered tool
+or passes arguments by name, as no list in an answer does. Names of tools and arguments may be any
+text that a schema allows (`get-weather`, `from`), where Python would refuse them.
 """
 
 import re
