@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agentrl.errors import RenderError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +69,18 @@ class ContentEncoder:
         return text.replace(self._mark, "")
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the int32 ids of rendered text; marked control tokens are text."""
+        """Return the int32 ids of rendered text; marked control tokens are text.
+
+        Raises:
+            RenderError: the text holds what no tokenizer takes.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RenderError(
+                f"the text at {text[max(0, error.start - 20) : error.start]!r} goes on with a lone "
+                f"surrogate, which no tokenizer takes; clean the data"
+            ) from error
         if self._mark not in text:
             return np.array(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
         tokenizer, table = self._renamed

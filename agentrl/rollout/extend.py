@@ -45,16 +45,18 @@ def kind_of(new: Sequence[Message]) -> Kind:
 
 def appended(
     speech: Speech, last_id: int, new: Sequence[Message], tools: Sequence[ToolDict]
-) -> np.ndarray:
-    """Return the ids that follow a turn ending in `last_id` when `new` answers it.
+) -> tuple[int, np.ndarray]:
+    """Return how many tokens of a turn ending in `last_id` go, and the ids that `new` adds then.
 
-    A turn that closed itself, by whichever stop token, is not closed a second time; the next
-    role's token is written unless the policy wrote it to stop.
+    A turn that closed itself, by whichever stop token, is not closed a second time. Where the next
+    role's token ends a turn, it stands once, and another stop token gives way to it.
     """
     ids = speech.encoder.encode(speech.answer(new, tools))
     end = speech.ends[kind_of(new) == "tool"]
-    closed = end.own and last_id in speech.encoder.control.values()
-    return ids[1:] if len(ids) and (closed or ids[0] == last_id) else ids
+    stopped = last_id in speech.encoder.control.values()
+    if len(ids) and (ids[0] == last_id or (end.own and stopped)):
+        return 0, ids[1:]
+    return int(stopped), ids
 
 
 def why_not_extended(speech: Speech, kind: Kind, tools: Sequence[ToolDict]) -> str:
@@ -85,10 +87,12 @@ def _first_difference(
         whole = encode(speech.text(messages, tools, generate=True))
         if kind_of(turn.reply) == kind:
             try:
-                more = appended(speech, int(written[-1]), turn.reply, tools)
+                dropped, more = appended(speech, int(written[-1]), turn.reply, tools)
             except RenderError:
-                more = np.empty(0, dtype=np.int32)
-            extended = np.concatenate([ids, written, more])
+                dropped, more = 0, np.empty(0, dtype=np.int32)
+            extended = np.concatenate([ids, written[: len(written) - dropped], more])
+            if dropped:
+                return "it shows no token that ends a turn"
             if not np.array_equal(extended, whole):
                 return _describe(speech.encoder.decode(extended), speech.encoder.decode(whole))
         ids = whole

@@ -97,14 +97,15 @@ class Renderer:
             RenderError: the template refuses the messages.
         """
         key = json.dumps([messages, tools], default=str)
-        if key not in self._prompts:
+        ids = self._prompts.get(key)
+        if ids is None:
             ids = self._encoder.encode(self._speech.text(messages, tools, generate=True))
             ids.setflags(write=False)
             # A group renders one prompt many times, and groups overlap.
             self._prompts[key] = ids
             while len(self._prompts) > _CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
-        return self._prompts[key]
+        return ids
 
     def reply(
         self,
@@ -125,8 +126,8 @@ class Renderer:
             RenderError: the template refuses the messages.
         """
         if not self.why_branches(kind_of(new), with_tools=bool(tools)):
-            token_ids = appended(self._speech, int(context_ids[-1]), new, tools)
-            return Continuation(kept=len(context_ids), token_ids=token_ids)
+            dropped, token_ids = appended(self._speech, int(context_ids[-1]), new, tools)
+            return Continuation(kept=len(context_ids) - dropped, token_ids=token_ids)
         text = self._speech.text([*before, *new], tools, generate=True)
         whole = self._encoder.encode(text)
         kept = _common_prefix(np.asarray(context_ids), whole)

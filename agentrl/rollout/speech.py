@@ -29,6 +29,10 @@ from agentrl.rollout.template import ChatTemplate
 _USER: Message = {"role": "user", "content": "Hi."}
 _WORD = "Understood"
 _THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
+_NEVER_SPOKEN = re.compile(
+    r"response|result|output|observation|image|vision|video|audio|user|system|human",
+    re.IGNORECASE,
+)
 _EMPTY_THINKING = re.compile(rf"\s*{THINK_OPEN}\s*{THINK_CLOSE}\s*")
 
 
@@ -54,7 +58,6 @@ class Speech:
         self.encoder = encoder
         self.ways = ways
         self.tool_format = tool_format
-        self._spoken = (*_THINK_TAGS, *tool_format.markup)
 
     def text(
         self, messages: Sequence[Message], tools: Sequence[ToolDict], *, generate: bool = False
@@ -98,11 +101,36 @@ class Speech:
         return body.removesuffix(after)
 
     @cached_property
+    def _spoken(self) -> frozenset[str]:
+        """The control tokens that an assistant's own words may hold.
+
+        Thinking tags, the format's markup, and what else the template names for the assistant's
+        use; never what divides turns or stands for a picture, nor a result's frame.
+        """
+        spoken = frozenset((*_THINK_TAGS, *self.tool_format.markup))
+        if self.ways.thinking_key is not None:
+            return spoken
+        system: Message = {"role": "system", "content": _WORD}
+        told = self.text([system, _USER], self._probe_tools)
+        asked = self.text([system, _USER], self._probe_tools, generate=True)
+        opening = self.encoder.find(asked, common_prefix(told, asked))
+        dividing = {match[0] for match in self.encoder.find_all(told)} - spoken
+        dividing |= {self.template.eos_token, *self.tool_format.stops}
+        dividing |= {opening[0]} if opening else set()
+        source = self.template.source
+        named = {token for token in self.encoder.control if token in source}
+        return spoken | {t for t in named - dividing if not _NEVER_SPOKEN.search(t)}
+
+    @property
+    def _probe_tools(self) -> list[ToolDict]:
+        return [PROBE_TOOL] if self.ways.native else []
+
+    @cached_property
     def _frame(self) -> tuple[str, str]:
         """The marks around an answer (`<|START_TEXT|>`, say), thinking left aside."""
         said: Message = {"role": "assistant", "content": _WORD}
         try:
-            whole = self.turn([_USER], said, [PROBE_TOOL] if self.ways.native else [])
+            whole = self.turn([_USER], said, self._probe_tools)
         except RenderError:
             return "", ""
         before, _, after = whole.removesuffix(self.ends[False].token).partition(_WORD)
@@ -180,7 +208,7 @@ class Speech:
 
     def _end_of_answer(self) -> TurnEnd:
         said: list[Message] = [_USER, {"role": "assistant", "content": _WORD}]
-        tools = [PROBE_TOOL] if self.ways.native else []
+        tools = self._probe_tools
         ending = self.text(said, tools).rpartition(_WORD)[2]
         following = self.text([*said, _USER], tools, generate=True).rpartition(_WORD)[2]
         # Some templates write the end of the document behind the end of the last turn.

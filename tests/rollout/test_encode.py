@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests_support import ADD, SCHEMAS, call_message, tool_message
 
+from agentrl.errors import RenderError
 from agentrl.rollout.encode import ContentEncoder
 from agentrl.rollout.render import Renderer
 
@@ -46,6 +47,11 @@ def test_text_that_hides_a_token_in_another_is_marked_too(encoder: ContentEncode
     ids = encoder.encode(encoder.mark("<|<|end|>end|>"))
     assert encoder.decode(ids) == "<|<|end|>end|>"
     assert num_control(ids) == 0
+
+
+def test_a_lone_surrogate_is_an_error_that_says_where(encoder: ContentEncoder) -> None:
+    with pytest.raises(RenderError, match=r"'go on'.*lone surrogate"):
+        encoder.encode("go on\ud83d!")
 
 
 @pytest.mark.parametrize("role", ["user", "system"])

@@ -227,6 +227,17 @@ def test_the_next_roles_token_ends_a_turn_that_nothing_closes(tokenizer: Any) ->
     assert extends(verify_template(renderer, SCHEMAS)) == {"tool": True, "user": True}
 
 
+def test_another_stop_token_gives_way_to_the_next_roles(tokenizer: Any) -> None:
+    renderer = Renderer(tokenizer, chat_template=NEXT_ROLE_ENDS)
+    said_5 = {"role": "assistant", "content": "5"}
+    context = np.concatenate([renderer.prompt(ASK, []), renderer.assistant(said_5, [])])
+    context[-1] = renderer.stop_token_ids[-1] if renderer.stop_token_ids[-1] != 1 else 0
+    more = renderer.reply(context, [*ASK, said_5], ASK, [])
+    assert more.kept == len(context) - 1
+    whole = np.concatenate([context[: more.kept], more.token_ids])
+    assert np.array_equal(whole, renderer.prompt([*ASK, said_5, *ASK], []))
+
+
 def test_a_turn_that_ended_by_another_stop_token_is_not_closed_again(tokenizer: Any) -> None:
     renderer = Renderer(tokenizer, generation_stop_ids=[1])
     said_5 = {"role": "assistant", "content": "5"}

@@ -21,7 +21,14 @@ _TOKENS = re.compile(
 )
 _ORDINARY = re.compile(r"</?(?:think|tool_call|tool_response|arg_key|arg_value)>")
 _ENDS = (
-    *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<｜end▁of▁sentence｜>", "<|return|>"),
+    *(
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<end_of_turn>",
+        "<turn|>",
+        "<｜end▁of▁sentence｜>",
+        "<|return|>",
+    ),
     *("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|END_OF_TURN_TOKEN|>"),
 )
 _WORDS = (
