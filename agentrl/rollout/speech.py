@@ -30,7 +30,8 @@ _USER: Message = {"role": "user", "content": "Hi."}
 _WORD = "Understood"
 _THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
 _NEVER_SPOKEN = re.compile(
-    r"response|result|output|observation|image|vision|video|audio|user|system|human",
+    r"response|result|output|observation|available|tool_list|user|system|human|assistant|bot"
+    r"|image|img|patch|vision|video|audio|media|pad",
     re.IGNORECASE,
 )
 _EMPTY_THINKING = re.compile(rf"\s*{THINK_OPEN}\s*{THINK_CLOSE}\s*")
@@ -116,6 +117,7 @@ class Speech:
         opening = self.encoder.find(asked, common_prefix(told, asked))
         dividing = {match[0] for match in self.encoder.find_all(told)} - spoken
         dividing |= {self.template.eos_token, *self.tool_format.stops}
+        dividing |= {end.token for end in self.ends.values()} - set(self.tool_format.markup)
         dividing |= {opening[0]} if opening else set()
         source = self.template.source
         named = {token for token in self.encoder.control if token in source}
@@ -151,9 +153,10 @@ class Speech:
             return {False: answer, True: answer}
 
     def _marked(self, message: Message) -> Message:
-        allowed = self._spoken if message["role"] == "assistant" else ()
         calls = message.get("tool_calls")
         said = {k: v for k, v in message.items() if k not in ("tool_calls", "role")}
+        speaks = message["role"] == "assistant" and self.encoder.find(message["content"])
+        allowed = self._spoken if speaks else ()
         marked = {"role": message["role"], **self.encoder.mark(said, allowed)}
         return {**marked, "tool_calls": self.encoder.mark(calls)} if calls else marked
 
