@@ -29,7 +29,7 @@ class ServedPolicy:
     tokenizer: Any
     module: Any | None = None
     architecture: str = ""
-    model_config: Any | None = None
+    model_config: Any = None
     dtype: str = ""
     device: Any | None = None
     max_tokens: int | None = None

@@ -115,7 +115,7 @@ def _probe(
         return await run.compute.run(partial(score_tokens, model, token_ids))
 
     return ParityProbe(
-        host.renderer.prompt(sample.prompt, list(host.plugins.schemas.values())),
+        host.renderer.prompt(sample.prompt, list(host.plugins.schemas.values())).tolist(),
         parity_config(config),
         score=score,
         exact=model.dtype == torch.float32,

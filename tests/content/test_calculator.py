@@ -10,9 +10,9 @@ from agentrl.data.task import load_task
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.prefix_test import verify_template
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.services import RunServices
+from agentrl.templates.check import verify_template
+from agentrl.templates.render import Renderer
 from agentrl.trainer.runtime import Runtime
 
 

@@ -10,7 +10,7 @@ from agentrl.algorithms.samples import samples_of
 from agentrl.contracts.trajectory import Termination, Trajectory, TurnKind
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import RenderError
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 TURNS = (
     "{%- if tools %}<|start|>system\n{{ tools | tojson }}<|end|>\n{% endif %}"
