@@ -15,10 +15,12 @@ micro-batches and one sample a pass, and gets the faster.
 `packed_vs_padded`: the same update, packed rows over padded ones, on lengths drawn from a
 log-normal distribution as they are sampled (sorted by length within each minibatch).
 
-`python_s_per_mtoken`: seconds of a whole update with correction and a reference, per million
-trained tokens, when the models cost nothing: a stub answers with 32 logits from a table.
-What remains (numpy and torch calls of batches, scores and loss included, so an upper bound) is
-ours. The trajectories are made beforehand.
+`python_s_per_mtoken`: CPU seconds (one thread) of a whole update with correction and a reference,
+per million trained tokens, outside model calls: less what `score` (the model's forward pass and
+the softmax over its logits) and the backward pass took. The model is a stub that answers with 32
+logits from a table, so that little is subtracted. What remains is credit, packing, tensors,
+correction, the loss's arithmetic, metrics and the optimizer: an upper bound of our Python. The
+trajectories are made beforehand.
 
 The last line is one JSON object.
 """
@@ -41,6 +43,7 @@ from agentrl.config.train import CorrectionConfig, OptimizerConfig, TrainConfig
 from agentrl.contracts.reward import RewardEntry, RewardLedger
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
+from agentrl.learner import learner, step
 from agentrl.learner.attention import packs
 from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.learner import Learner
@@ -176,6 +179,21 @@ class Free(LlamaForCausalLM):
         return self
 
 
+class Stopwatch:
+    """Adds up the CPU seconds that calls of a module's function take."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.total = 0.0
+        self._function = getattr(module, name)
+        setattr(module, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.process_time()
+        result = self._function(*args, **kwargs)
+        self.total += time.process_time() - began
+        return result
+
+
 def seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
@@ -229,9 +247,21 @@ def python_s_per_mtoken(rounds: int) -> float:
     )
     masks = [turn.mask for group in groups for t in group.trajectories for turn in t.turns]
     trained = sum(int(mask.sum()) for mask in masks)
+    model_calls = [
+        Stopwatch(learner, "score"),
+        Stopwatch(step, "score"),
+        Stopwatch(torch.autograd, "backward"),
+    ]
     work()
-    times = [seconds(work) for _ in range(rounds)]
-    print(f"  {statistics.median(times):.3f} s for {trained} trained tokens", flush=True)
+    times = []
+    for _ in range(rounds):
+        before = sum(watch.total for watch in model_calls)
+        began = time.process_time()
+        work()
+        whole = time.process_time() - began
+        inside = sum(watch.total for watch in model_calls) - before
+        times.append(whole - inside)
+        print(f"  {whole:.3f} s, of them {inside:.3f} s in model calls", flush=True)
     return statistics.median(times) / trained * 1e6
 
 
