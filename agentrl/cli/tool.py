@@ -85,8 +85,8 @@ def run(
     if record.metrics:
         typer.echo(f"metrics: {record.metrics}")
     typer.echo(record.response)
-    if record.error:
-        typer.echo(record.error, err=True)
+    if record.failure:
+        typer.echo(record.failure.message, err=True)
     if record.outcome != "ok":
         raise typer.Exit(1)
 
