@@ -10,16 +10,16 @@ import asyncio
 import sys
 from pathlib import Path
 
-from agentrl import Runtime, load_config
+from agentrl import load_config, open_rollout
 from agentrl.traces.transcript import transcript
 
 
 async def main(checkpoint: Path | None) -> None:
     """Roll out the first test problem."""
     config = load_config("tasks/calculator/train.yaml")
-    async with Runtime(config, weights=checkpoint) as runtime:
-        sample = runtime.task.samples("test")[0]
-        group = await runtime.rollout.run_group(sample, group_id="example", size=1, seed=0)
+    async with open_rollout(config, weights=checkpoint) as host:
+        sample = host.task.samples("test")[0]
+        group = await host.rollout.run_group(sample, group_id="example", size=1, seed=0)
     print(transcript(group.trajectories[0]))
 
 

@@ -11,21 +11,30 @@ app = typer.Typer(help="Show configurations and their schema.", no_args_is_help=
 @app.command("show")
 @guarded
 def show(config: ConfigArgument, overrides: Overrides = None) -> None:
-    """Print the resolved configuration as YAML."""
+    """Print the resolved configuration, the algorithm's options included, as YAML."""
     import yaml
 
+    from agentrl.algorithms.registry import resolve_algorithm
     from agentrl.config.load import load_config
 
-    tree = load_config(config, overrides or []).model_dump(mode="json")
+    resolved = load_config(config, overrides or [])
+    algorithm = resolve_algorithm(resolved.algorithm, base=resolved.base_dir)
+    tree = resolved.model_copy(update={"algorithm": algorithm}).model_dump(mode="json")
     typer.echo(yaml.safe_dump(tree, sort_keys=False), nl=False)
 
 
 @app.command("schema")
 @guarded
 def schema() -> None:
-    """Print the JSON Schema of a configuration file."""
+    """Print the JSON Schema of a configuration file, with the shipped algorithms' options."""
     import json
 
+    from agentrl.algorithms.registry import option_schemas
     from agentrl.config.run import RunConfig
 
-    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+    tree = RunConfig.model_json_schema()
+    options = option_schemas()
+    for option in options:
+        tree["$defs"] |= option.pop("$defs", {})
+    tree["properties"]["algorithm"] = {"anyOf": options}
+    typer.echo(json.dumps(tree, indent=2))

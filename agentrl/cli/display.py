@@ -17,10 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from typing_extensions import override
 
 from agentrl.runs.reporter import Reporter
 
 ROWS = 12
+SOURCES = 4
+"""Of reward, that get a column."""
 TITLES = {"sft": "SFT on demonstrations", "eval": "Evaluating", "train": "GRPO"}
 COLUMNS: dict[str, tuple[str, str]] = {
     "reward": ("critic/rewards/mean", "{:.3f}"),
@@ -61,16 +64,17 @@ class Display(Reporter):
     ) -> None:
         """Leave the screen as it is."""
 
+    @override
     def note(self, text: str) -> None:
         """Print a line; in a pipe it stays one line however long it is."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    @override
     def phase_started(self, name: str, total: int | None) -> None:
-        """Remember what is going on."""
         self._phase, self._total = name, total
 
+    @override
     def phase_ended(self, name: str, summary: Mapping[str, float]) -> None:
-        """Print an evaluation's or SFT's result."""
         if name == "eval":
             share = summary.get("eval/well_formed_calls")
             calls = "" if share is None else f", {share:.1%} of tool calls well-formed"
@@ -85,14 +89,14 @@ class Display(Reporter):
 class PlainDisplay(Display):
     """Lines, for pipes and logs: every GRPO step, every tenth of SFT."""
 
+    @override
     def phase_started(self, name: str, total: int | None) -> None:
-        """Print a heading."""
         super().phase_started(name, total)
         unit = "samples" if name == "eval" else "steps"
         self.note(f"{TITLES.get(name, name)}: {total} {unit}")
 
+    @override
     def step_finished(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Print a step."""
         if self._phase == "sft":
             every = max((self._total or 10) // 10, 1)
             if step % every == 0:
@@ -138,19 +142,19 @@ class LiveDisplay(Display):
         """Give the screen back with the last state on it."""
         self._live.stop()
 
+    @override
     def phase_started(self, name: str, total: int | None) -> None:
-        """Add or restart the phase's bar."""
         super().phase_started(name, total)
         if name in self._tasks:
             self._progress.remove_task(self._tasks[name])
         self._tasks[name] = self._progress.add_task(TITLES.get(name, name), total=total, detail="")
 
+    @override
     def progress(self, done: int) -> None:
-        """Move the bar of the phase under way."""
         self._progress.update(self._tasks[self._phase], completed=done)
 
+    @override
     def step_finished(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Move the bar and add a row."""
         if "sft/loss" in metrics:
             self._progress.update(
                 self._tasks["sft"], completed=step, detail=f"loss {metrics['sft/loss']:.3f}"
@@ -159,8 +163,8 @@ class LiveDisplay(Display):
         self._progress.update(self._tasks["train"], completed=step)
         self._rows = [*self._rows, {"step": str(step), **_cells(metrics)}][-ROWS:]
 
+    @override
     def phase_ended(self, name: str, summary: Mapping[str, float]) -> None:
-        """Print the result and take the bar away."""
         super().phase_ended(name, summary)
         self._progress.remove_task(self._tasks.pop(name))
         self._phase = "train" if "train" in self._tasks else ""
@@ -169,15 +173,20 @@ class LiveDisplay(Display):
         if not self._rows:
             return Group(self._progress)
         table = Table(box=None, pad_edge=False)
-        for title in self._rows[-1]:
+        titles = list(dict.fromkeys(title for row in self._rows for title in row))
+        for title in titles:
             table.add_column(title, justify="right")
         for row in self._rows:
-            table.add_row(*row.values())
+            table.add_row(*(row.get(title, "") for title in titles))
         return Group(table, self._progress)
 
 
 def _cells(metrics: Mapping[str, float]) -> dict[str, str]:
-    return {
+    cells = {
         title: layout.format(metrics[key]) if key in metrics else ""
         for title, (key, layout) in COLUMNS.items()
     }
+    sources = {key: value for key, value in metrics.items() if key.startswith("reward/")}
+    # One source alone is the reward itself.
+    shown = list(sources.items())[:SOURCES] if len(sources) > 1 else []
+    return cells | {key.removesuffix("/mean"): f"{value:.3f}" for key, value in shown}

@@ -3,7 +3,7 @@
 Every check prints one line, ok, warning or failed, the latter two with their remedy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,9 @@ from agentrl.cli.train import Overrides
 
 if TYPE_CHECKING:
     from agentrl.config.run import RunConfig
+    from agentrl.contracts.sample import Sample
     from agentrl.contracts.tool import BaseTool
+    from agentrl.trainer.content import Plugins
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -62,9 +64,7 @@ def _checks(config: "RunConfig | None") -> Iterator[Check]:
         return
     if config.engine.type == "vllm":
         yield _vllm()
-    yield _model(config)
-    yield _data(config)
-    yield from _tools(config)
+    yield from _content(config)
 
 
 def _python() -> Check:
@@ -78,11 +78,7 @@ def _torch() -> Check:
         import torch
         import transformers
     except ModuleNotFoundError as error:
-        return Check(
-            name="torch",
-            status="failed",
-            detail=f"{error.name} is not installed: pip install 'agentrl[train]'",
-        )
+        return _missing("torch", error)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     if torch.cuda.is_available():
         return Check(
@@ -155,87 +151,85 @@ def _sandbox(config: "RunConfig | None") -> Check:
     return asyncio.run(probe())
 
 
-def _model(config: "RunConfig") -> Check:
+def _content(config: "RunConfig") -> Iterator[Check]:
+    """Check what the configuration names: model and template, data, every tool."""
     from agentrl.errors import AgentRLError
-    from agentrl.learner.models import chat_template, load_policy
-    from agentrl.plugins.registry import load_interactions, load_tools
-    from agentrl.rollout.prefix_test import verify_template
-    from agentrl.rollout.render import Renderer
 
     try:
-        policy = load_policy(config.model, base=config.base_dir, seed=config.seed)
-        template = chat_template(config.model, config.base_dir)
-        renderer = Renderer(policy.tokenizer, chat_template=template)
-        tools = load_tools(config.tools, config.base_dir).values()
-        users = bool(load_interactions(config.interaction, config.base_dir))
-        verify_template(renderer, [tool.tool_schema.for_template() for tool in tools], users=users)
+        from agentrl.trainer.content import Plugins
+
+        plugins = Plugins.load(config)
     except ModuleNotFoundError as error:
-        return Check(
-            name="model",
-            status="failed",
-            detail=f"{error.name} is not installed: pip install 'agentrl[train]'",
-        )
-    except AgentRLError as error:
-        return Check(name="model", status="failed", detail=str(error))
-    size = sum(p.numel() for p in policy.model.parameters()) / 1e6
-    detail = f"{size:.1f}M parameters, {policy.model.dtype}, {policy.device}; prefix test passed"
-    if tools and not renderer.native_tools:
-        return Check(
-            name="model",
-            status="warning",
-            detail=f"{detail}; its template ignores tools, so they are described in a system "
-            f"message: set model.chat_template to one that shows them",
-        )
-    return Check(name="model", status="ok", detail=detail)
-
-
-def _data(config: "RunConfig") -> Check:
-    from agentrl.data.task import load_task
-    from agentrl.errors import AgentRLError
-
-    try:
-        task = load_task(config.task, base=config.base_dir, seed=config.seed)
-        counts = {
-            "train": len(task.samples("train")),
-            "test": len(task.samples("test")) if config.eval.samples else 0,
-            "demonstrations": len(task.demonstrations()) if config.sft.steps else 0,
-        }
-    except AgentRLError as error:
-        return Check(name="data", status="failed", detail=str(error))
-    return Check(
-        name="data", status="ok", detail=", ".join(f"{n} {name}" for name, n in counts.items() if n)
-    )
-
-
-def _tools(config: "RunConfig") -> Iterator[Check]:
-    """Open every tool and call it once with arguments made from its schema."""
-    from agentrl.errors import AgentRLError
-    from agentrl.plugins.registry import load_interactions, load_tools
-
-    try:
-        tools = load_tools(config.tools, config.base_dir)
-        interactions = load_interactions(config.interaction, config.base_dir)
-    except AgentRLError as error:
-        yield Check(name="tools", status="failed", detail=str(error))
+        yield _missing("plugins", error)
         return
-    for tool in tools.values():
-        yield _smoke_call(config, tool, _create_kwargs(config, tool.name))
-    for name in interactions:
+    except AgentRLError as error:
+        yield Check(name="plugins", status="failed", detail=str(error))
+        return
+    yield from _model(config, plugins)
+    first: Mapping[str, Any] = {}
+    try:
+        samples = plugins.samples("train")
+        first = samples[0].tools_kwargs
+        yield _data(config, plugins, samples)
+    except AgentRLError as error:
+        yield Check(name="data", status="failed", detail=str(error))
+    for name, tool in plugins.tools.items():
+        yield _smoke_call(config, tool, dict(first.get(name, {}).get("create_kwargs", {})))
+    for name in plugins.interactions:
         yield Check(name="interaction", status="ok", detail=f"{name} imports")
 
 
-def _create_kwargs(config: "RunConfig", name: str) -> dict[str, Any]:
-    """Return what the first training sample passes to the tool's `create`."""
-    from agentrl.data.task import load_task
+def _model(config: "RunConfig", plugins: "Plugins") -> Iterator[Check]:
+    """Check device, tokenizer and template; no weights are loaded."""
     from agentrl.errors import AgentRLError
 
     try:
-        task = load_task(config.task, base=config.base_dir, seed=config.seed)
-        sample = task.samples("train")[0]
-    except (AgentRLError, IndexError):
-        # The data check reports it.
-        return {}
-    return dict(sample.tools_kwargs.get(name, {}).get("create_kwargs", {}))
+        from agentrl.learner.models import (
+            chat_template,
+            choose_device,
+            choose_dtype,
+            load_tokenizer,
+        )
+        from agentrl.rollout.render import Renderer
+        from agentrl.trainer.content import check_template
+
+        device = choose_device(config.model.device)
+        tokenizer = load_tokenizer(config.model, base=config.base_dir, seed=config.seed)
+        template = chat_template(config.model, config.base_dir)
+        renderer = Renderer(tokenizer, chat_template=template)
+        lines = check_template(renderer, plugins)
+    except ModuleNotFoundError as error:
+        yield _missing("model", error)
+        return
+    except AgentRLError as error:
+        yield Check(name="model", status="failed", detail=str(error))
+        return
+    dtype = choose_dtype(config.model.dtype, device)
+    yield Check(name="model", status="ok", detail=f"{renderer.name}, {dtype}, {device}")
+    for line in lines or ["the prefix test passed"]:
+        yield Check(name="template", status="ok", detail=line)
+    if plugins.tools and not renderer.native_tools:
+        yield Check(
+            name="template",
+            status="warning",
+            detail="it ignores tools, so they are described in a system message: set "
+            "model.chat_template to one that shows them",
+        )
+
+
+def _data(config: "RunConfig", plugins: "Plugins", train: "Sequence[Sample]") -> Check:
+    counts = {
+        "train": len(train),
+        "test": len(plugins.samples("test")) if config.eval.samples else 0,
+        "demonstrations": len(plugins.demonstrations()) if config.sft.steps else 0,
+    }
+    detail = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return Check(name="data", status="ok", detail=detail)
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> Check:
+    detail = f"{error.name} is not installed: pip install 'agentrl-toolkit[train]'"
+    return Check(name=name, status="failed", detail=detail)
 
 
 def _smoke_call(config: "RunConfig", tool: "BaseTool", create_kwargs: dict[str, Any]) -> Check:
@@ -262,9 +256,10 @@ def _smoke_call(config: "RunConfig", tool: "BaseTool", create_kwargs: dict[str, 
     except AgentRLError as error:
         return Check(name=name, status="failed", detail=f" called with {arguments}: {error}")
     shown = " ".join(record.response.split())[:100]
+    said = record.failure.message if record.failure else repr(shown)
     broken = record.outcome in (ToolOutcome.INFRA_ERROR, ToolOutcome.TIMEOUT)
     return Check(
         name=name,
         status="failed" if broken else "ok",
-        detail=f" called with {arguments}: {record.outcome}, {record.error or repr(shown)}",
+        detail=f" called with {arguments}: {record.outcome}, {said}",
     )

@@ -70,7 +70,8 @@ def _as_ours(error: Exception) -> AgentRLError | None:
         package = (error.name or "").partition(".")[0]
         if package in _EXTRAS:
             return NotReadyError(
-                f"this needs the package {package!r}: pip install 'agentrl[{_EXTRAS[package]}]'"
+                f"this needs the package {package!r}: "
+                f"pip install 'agentrl-toolkit[{_EXTRAS[package]}]'"
             )
     if isinstance(error, OSError) and error.errno in _FULL:
         return NotReadyError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from typing_extensions import override
 
 from agentrl.errors import ConfigError
 
@@ -16,8 +17,8 @@ from agentrl.errors import ConfigError
 class JsonLines(logging.Formatter):
     """One JSON object a record."""
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """Render a record."""
         fields = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
             "level": record.levelname.lower(),
@@ -26,6 +27,8 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
+        elif "traceback" in record.__dict__:
+            fields["traceback"] = record.__dict__["traceback"]
         return json.dumps(fields, ensure_ascii=False)
 
 
@@ -46,12 +49,30 @@ def log_to_screen(console: Console) -> None:
     logger.propagate = False
 
 
+class RunLog(logging.FileHandler):
+    """Writes to a run's log; what is logged before the run has made its folder waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self.setFormatter(JsonLines())
+        self._folder = path.parent
+        self._early: list[logging.LogRecord] = []
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        self._early.append(record)
+        if not self._folder.is_dir():
+            return
+        ready, self._early = self._early, []
+        for waiting in ready:
+            super().emit(waiting)
+
+
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append every record of INFO and above to a file of JSON lines."""
     logger = logging.getLogger("agentrl")
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(JsonLines())
+    handler = RunLog(path)
     logger.addHandler(handler)
     try:
         yield

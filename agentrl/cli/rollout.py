@@ -23,10 +23,9 @@ def rollout(
     from rich.console import Console
 
     from agentrl.cli.logs import log_to_screen
+    from agentrl.cli.once import roll_out_samples, write_output
     from agentrl.config.load import load_config
-    from agentrl.traces.store import group_traces, write_traces
     from agentrl.traces.transcript import transcript
-    from agentrl.trainer.evaluate import roll_out_samples
 
     log_to_screen(Console(stderr=True))
     resolved = load_config(config, overrides or [])
@@ -37,5 +36,5 @@ def rollout(
             console.rule(trajectory.id)
             console.print(transcript(trajectory), markup=False, highlight=False, soft_wrap=True)
     if output is not None:
-        write_traces(output, group_traces(0, "eval", groups))
+        write_output(output, groups)
         console.print(f"{len(groups)} trajectories written to {output}", markup=False)

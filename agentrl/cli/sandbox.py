@@ -144,7 +144,7 @@ def serve(
         from agentrl.sandbox.service import Service, ServiceOptions
     except ImportError as error:
         raise NotReadyError(
-            f"sandbox serve needs the package {error.name!r}: `pip install agentrl[server]`"
+            f"sandbox serve needs the package {error.name!r}: pip install 'agentrl-toolkit[server]'"
         ) from error
     from agentrl.sandbox import open_sandbox
 

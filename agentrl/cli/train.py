@@ -39,7 +39,10 @@ SplitName = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", dir_okay=False, writable=True, help="Add the trajectories to this .jsonl file."
+        "--output",
+        dir_okay=False,
+        writable=True,
+        help="Add the trajectories to this .jsonl.gz file.",
     ),
 ]
 
@@ -71,21 +74,18 @@ def evaluate(
 
     from agentrl.cli.display import open_display
     from agentrl.cli.logs import log_to_screen
+    from agentrl.cli.once import evaluate_once, write_output
     from agentrl.config.load import load_config
-    from agentrl.trainer.evaluate import evaluate_once
 
     console = Console()
     log_to_screen(Console(stderr=True))
     with open_display(console) as display:
-        asyncio.run(
-            evaluate_once(
-                load_config(config, overrides or []),
-                weights=checkpoint,
-                split=split,
-                output=output,
-                reporter=display,
-            )
+        resolved = load_config(config, overrides or [])
+        evaluation = asyncio.run(
+            evaluate_once(resolved, weights=checkpoint, split=split, reporter=display)
         )
+    if output is not None:
+        write_output(output, evaluation.groups)
 
 
 def _run(command: str, config: str, overrides: list[str], *, resume: bool) -> None:
@@ -99,13 +99,13 @@ def _run(command: str, config: str, overrides: list[str], *, resume: bool) -> No
     log_to_screen(Console(stderr=True))
     with open_display(console) as display:
         trainer = Trainer.from_config(config, overrides, resume=resume, reporter=display)
-        with log_to_file(trainer.run_dir.path / "log.jsonl"):
+        with log_to_file(trainer.folder.path / "log.jsonl"):
             try:
                 result = trainer.train(sft_only=command == "sft")
             except KeyboardInterrupt:
                 display.note(
                     f"interrupted after step {trainer.progress.step}; a checkpoint is in "
-                    f"{trainer.run_dir.checkpoints}; go on with: "
+                    f"{trainer.folder.checkpoints}; go on with: "
                     + shlex.join(["agentrl", command, config, *overrides, "--resume"])
                 )
                 raise

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, FiniteFloat, SerializeAsAny, field_validator, model_validator
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
@@ -11,9 +11,10 @@ from agentrl.config.rewards import RewardConfig, check_names, check_weights
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
 from agentrl.config.train import (
+    AlgorithmConfig,
+    AnyAlgorithmConfig,
     CheckpointConfig,
     EvalConfig,
-    GRPOConfig,
     OptimizerConfig,
     SFTConfig,
     TrainConfig,
@@ -76,7 +77,8 @@ class RunConfig(Section):
     sandbox: SandboxConfig = AutoSandboxConfig()
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
-    algorithm: GRPOConfig = GRPOConfig()
+    algorithm: SerializeAsAny[AlgorithmConfig] = AnyAlgorithmConfig()
+    """`type` and that algorithm's own options."""
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     sft: SFTConfig = SFTConfig()
@@ -94,6 +96,11 @@ class RunConfig(Section):
     @classmethod
     def _embedded_unless_said(cls, value: Any) -> Any:
         return {"type": "transformers", **value} if isinstance(value, dict) else value
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _options_unchecked(cls, value: Any) -> Any:
+        return AnyAlgorithmConfig.model_validate(value) if isinstance(value, dict) else value
 
     @field_validator("rewards")
     @classmethod

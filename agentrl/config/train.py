@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -14,26 +15,17 @@ from pydantic import (
 from agentrl.config.base import Section
 
 
-class KLConfig(Section):
-    """The optional penalty that holds the policy near the reference it started from."""
+class AlgorithmConfig(Section):
+    """The algorithm by its name; its class brings a subclass of this with options of its own."""
 
-    coefficient: NonNegativeFloat = 0.0
-    """0 switches it off, and no reference model is kept."""
-    estimator: Literal["k1", "k2", "k3"] = "k3"
+    type: str = "grpo"
+    """`grpo`, `rloo`, `dr_grpo`, or the plugin reference of an `RLAlgorithm`."""
 
 
-class GRPOConfig(Section):
-    """Group-relative policy optimisation (DeepSeekMath, arXiv:2402.03300)."""
+class AnyAlgorithmConfig(AlgorithmConfig):
+    """As the configuration file has it: the options are checked when the class is known."""
 
-    type: Literal["grpo"] = "grpo"
-    scale_by_std: bool = True
-    """Divide the advantage by the group's standard deviation (False: Dr. GRPO)."""
-    clip_low: PositiveFloat = 0.2
-    clip_high: PositiveFloat = 0.2
-    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
-    kl: KLConfig = KLConfig()
-    skip_zero_variance: bool = True
-    """Leave groups whose rewards are all equal out of the update (they have no signal)."""
+    model_config = ConfigDict(extra="allow")
 
 
 class OptimizerConfig(Section):
@@ -78,7 +70,7 @@ class TrainConfig(Section):
     minibatches_per_epoch: PositiveInt = 1
     """Optimizer steps per pass; each accumulates gradients over its micro-batches."""
     max_tokens_per_microbatch: PositiveInt = 8192
-    """Padded tokens per forward pass; raise it until memory is full."""
+    """Tokens per forward pass, packed without padding; raise it until memory is full."""
     correction: CorrectionConfig = CorrectionConfig()
     max_empty_steps: PositiveInt = 3
     """Steps in a row whose trajectories were all dropped before the run stops."""

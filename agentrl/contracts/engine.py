@@ -147,6 +147,8 @@ class Engine(Protocol):
 class ChatBackend(Protocol):
     """An engine that is given messages and gives none of its tokens: it cannot be trained with."""
 
+    failure: str | None
+
     async def reply(
         self,
         messages: Sequence[Message],
@@ -160,3 +162,9 @@ class ChatBackend(Protocol):
         Raises:
             EngineError: when the endpoint fails.
         """
+
+    def drain_metrics(self) -> dict[str, float]:
+        """Return what the backend measured of itself since the last call."""
+
+    async def close(self) -> None:
+        """End the backend; requests in flight fail with `EngineError`."""

@@ -184,6 +184,14 @@ class Trajectory:
         return self.failure.message if self.failure else None
 
     @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What failed: tool calls in their order, then what ended the episode."""
+        found = [record.failure for record in self.tool_records if record.failure]
+        if self.failure is not None and self.failure not in found:
+            found.append(self.failure)
+        return tuple(found)
+
+    @property
     def prompt_ids(self) -> np.ndarray:
         """The first prompt's token ids."""
         return self.turns[0].token_ids

@@ -4,15 +4,13 @@ A pure function of the position, so that the position is all a checkpoint has to
 """
 
 import random
-from collections.abc import Iterator
 from functools import lru_cache
 
 
-def take(count: int, *, start: int, size: int, seed: int) -> Iterator[int]:
-    """Yield the indices at positions `start` to `start + size` of an endless shuffled pass."""
-    for position in range(start, start + size):
-        epoch, place = divmod(position, count)
-        yield _order(count, seed, epoch)[place]
+def index_at(position: int, count: int, *, seed: int) -> int:
+    """Return the index at `position` of an endless pass over `count` samples, shuffled anew."""
+    epoch, place = divmod(position, count)
+    return _order(count, seed, epoch)[place]
 
 
 @lru_cache(maxsize=4)

@@ -61,7 +61,7 @@ def _load(source: str, *, where: str, **kwargs: Any) -> list[Row]:
         from datasets import load_dataset
     except ImportError as error:
         raise NotReadyError(
-            f"data {where!r} needs the `datasets` package: pip install 'agentrl[train]'"
+            f"data {where!r} needs the `datasets` package: pip install 'agentrl-toolkit[train]'"
         ) from error
     try:
         return list(load_dataset(source, **kwargs))

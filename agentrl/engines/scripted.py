@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentrl.contracts.engine import Completion, Sampling, WeightSource
+from typing_extensions import override
+
+from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
+from agentrl.engines.tokens import completion, token_list
 from agentrl.errors import EngineError
 
 Reply = Sequence[int] | str
@@ -37,7 +40,7 @@ class ScriptedRequest:
     sampling: Sampling
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Plays a script; every session has its own place in it.
 
     Args:
@@ -71,9 +74,8 @@ class ScriptedEngine:
         self._turns: dict[str, int] = {}
         self._closed = False
 
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
+    @override
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Play the session's next reply, cut at `max_tokens` and after the first stop token.
 
         Raises:
@@ -81,12 +83,11 @@ class ScriptedEngine:
         """
         if self._closed:
             raise EngineError(f"request of {session}: the scripted engine is closed")
+        prompt_ids = token_list(prompt, session)
         turn = self._turns.get(session, 0)
         self._turns[session] = turn + 1
         self.requests.append(
-            ScriptedRequest(
-                session=session, turn=turn, prompt_ids=list(prompt_ids), sampling=sampling
-            )
+            ScriptedRequest(session=session, turn=turn, prompt_ids=prompt_ids, sampling=sampling)
         )
         version = self.policy_version
         written = self._encode(self._reply(session, turn, prompt_ids))
@@ -98,33 +99,31 @@ class ScriptedEngine:
         # A reply that simply ends counts as stopped; only the budget cuts it short.
         stopped = bool(stops) and stops[0] < len(token_ids)
         complete = stopped or len(written) <= sampling.max_tokens
-        return Completion(
-            token_ids=token_ids,
-            logprobs=[self._logprob] * len(token_ids),
-            finish_reason="stop" if complete else "length",
-            policy_versions=[version] * len(token_ids),
-        )
+        logprobs = [self._logprob] * len(token_ids)
+        return completion(token_ids, logprobs, version, "stop" if complete else "length")
 
-    async def score(self, token_ids: list[int]) -> list[list[float]]:
-        """Return `logprob` for every token but the first."""
+    @override
+    async def score(self, token_ids: Sequence[int]) -> list[list[float]]:
         return [[self._logprob] * (len(token_ids) - 1)]
 
-    async def update_weights(self, weights: WeightSource, version: int) -> None:
-        """Count the version."""
-        self.policy_version = version
+    @override
+    async def update_weights(self, publisher: WeightPublisher) -> None:
+        self.policy_version = publisher.version
 
+    @override
     async def sleep(self) -> None:
-        """Do nothing."""
+        return None
 
+    @override
     async def wake(self) -> None:
-        """Do nothing."""
+        return None
 
+    @override
     def drain_metrics(self) -> dict[str, float]:
-        """Return nothing: what there is to say of it is in the rollout's own metrics."""
         return {}
 
+    @override
     async def close(self) -> None:
-        """Refuse further requests."""
         self._closed = True
 
     def _reply(self, session: str, turn: int, prompt_ids: list[int]) -> Reply:

@@ -10,23 +10,27 @@ Rollouts and updates must not overlap: await `sleep()` before the module's weigh
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from transformers import PreTrainedModel
+from typing_extensions import override
 
-from agentrl.contracts.engine import Completion, Sampling, WeightSource
+from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
 from agentrl.engines.decode import DecodeBatch, EngineStats, Row
 from agentrl.engines.kv_cache import check_cacheable
 from agentrl.engines.score import evaluating, score_tokens
+from agentrl.engines.tokens import completion, token_list
 from agentrl.engines.weights import copy_weights
 from agentrl.errors import EngineError, RolloutError, boundary
 
 logger = logging.getLogger(__name__)
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Generates with a causal language model of transformers.
 
     Args:
@@ -69,9 +73,8 @@ class TransformersEngine:
         """A copy of the counters since the engine was made."""
         return replace(self._batch.stats)
 
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
+    @override
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Complete one prompt, sharing decode steps with the other requests in flight.
 
         Generation also ends, with finish reason `length`, at the model's last position.
@@ -80,7 +83,7 @@ class TransformersEngine:
             EngineError: the prompt cannot be completed by this model, the forward pass failed,
                 or the engine is closed.
         """
-        row = self._admit(prompt_ids, sampling, session)
+        row = self._admit(token_list(prompt, session), sampling, session)
         future = asyncio.get_running_loop().create_future()
         self._futures[row] = future
         self._waiting.append(row)
@@ -94,14 +97,11 @@ class TransformersEngine:
             if not row.done:
                 row.abandoned = True
                 self._batch.interrupted = True
-        return Completion(
-            token_ids=row.token_ids,
-            logprobs=row.logprobs,
-            finish_reason="stop" if row.stopped else "length",
-            policy_versions=[row.policy_version] * len(row.token_ids),
-        )
+        reason: Literal["stop", "length"] = "stop" if row.stopped else "length"
+        return completion(row.token_ids, row.logprobs, row.policy_version, reason)
 
-    async def score(self, token_ids: list[int]) -> list[list[float]]:
+    @override
+    async def score(self, token_ids: Sequence[int]) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
 
         Raises:
@@ -112,37 +112,43 @@ class TransformersEngine:
             work = partial(score_tokens, self._model, token_ids)
             return [await loop.run_in_executor(self._worker, work)]
 
-    async def update_weights(self, weights: WeightSource, version: int) -> None:
+    @override
+    async def update_weights(self, publisher: WeightPublisher) -> None:
         """Take the weights; tensors that the engine's own module holds are not copied.
 
         Raises:
             EngineError: requests are in flight, or names or shapes do not match.
         """
-        if self._futures:
-            raise EngineError(
-                f"weight update to version {version}: {len(self._futures)} requests are in "
-                "flight; await or cancel them first"
-            )
-        with boundary(f"weight update to version {version}"):
-            loop = asyncio.get_running_loop()
-            num_copied = await loop.run_in_executor(
-                self._worker, copy_weights, weights, self._model
-            )
+        async with publisher.open() as weights:
+            version = weights.version
+            if self._futures:
+                raise EngineError(
+                    f"weight update to version {version}: {len(self._futures)} requests are in "
+                    "flight; await or cancel them first"
+                )
+            with boundary(f"weight update to version {version}"):
+                loop = asyncio.get_running_loop()
+                num_copied = await loop.run_in_executor(
+                    self._worker, copy_weights, weights, self._model
+                )
         self.policy_version = version
         logger.debug("policy version %d, %d tensors copied", version, num_copied)
 
+    @override
     async def sleep(self) -> None:
         """Wait until no forward pass is running. There is no memory to free between requests."""
         while self._runner is not None and not self._runner.done():
             await asyncio.wait([self._runner])
 
+    @override
     async def wake(self) -> None:
-        """Do nothing: the engine is always ready."""
+        return None
 
+    @override
     def drain_metrics(self) -> dict[str, float]:
-        """Return nothing: what there is to say of it is in the rollout's own metrics."""
         return {}
 
+    @override
     async def close(self) -> None:
         """End the engine; requests in flight fail. May be called twice."""
         self._closed = True

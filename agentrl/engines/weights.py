@@ -1,21 +1,22 @@
-"""Weights from the trainer to an engine's module, strict about names and shapes."""
+"""Weights on their way to an engine: as a module, loaded for it alone, copied into its own."""
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import torch
 
-from agentrl.contracts.engine import WeightSource
+from agentrl.contracts.engine import PublishedWeights
 from agentrl.errors import EngineError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleWeights:
-    """The parameters of a module, as a `WeightSource`. Tied parameters come once."""
+    """The parameters of a module as `PublishedWeights`. Tied parameters come once."""
 
     module: torch.nn.Module
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+    version: int = 0
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield every parameter once, detached, sharing the module's storage."""
@@ -23,8 +24,33 @@ class ModuleWeights:
             yield name, parameter.detach()
 
 
+class LoadedWeights:
+    """Publishes weights that are never trained: held until they are read, then let go.
+
+    Args:
+        module: the weights, loaded to describe the model.
+        load: loads them again, for an engine that starts again.
+    """
+
+    version = 0
+
+    def __init__(self, module: torch.nn.Module, load: Callable[[], torch.nn.Module]) -> None:
+        self._module: torch.nn.Module | None = module
+        self._load = load
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[PublishedWeights]:
+        """Read the weights; nothing here refers to them afterwards."""
+        async with self._lock:
+            module, self._module = self._module, None
+            if module is None:
+                module = await asyncio.to_thread(self._load)
+            yield ModuleWeights(module=module)
+
+
 @torch.no_grad()
-def copy_weights(source: WeightSource, module: torch.nn.Module) -> int:
+def copy_weights(source: PublishedWeights, module: torch.nn.Module) -> int:
     """Copy named tensors into a module, one at a time. A tensor that it shares is not copied.
 
     Returns:

@@ -1,93 +1,157 @@
-"""From token lists to padded micro-batches sized by tokens.
+"""From samples to tensors: laid end to end once, cut into micro-batches by tokens.
 
-Rows are padded on the right, which a causal model never sees from the left, so no attention mask
-is needed and the numbers of a row do not depend on its neighbours.
+    samples -> Streams (flat arrays) -> plan: which samples go together -> Batch on the device
 
-Shapes: B sequences, T tokens of the longest.
+A plan holds indices of samples, so what a model says about a batch finds its way back by
+position. In a packed batch all samples stand in one row, without padding; in a padded one each
+has a row, and a causal model never sees what stands behind it.
+
+Shapes: S samples, N tokens of some samples end to end; R rows of T tokens.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+import numpy as np
 import torch
 
+from agentrl.algorithms.base import Batch
+from agentrl.algorithms.samples import TrainSample
+from agentrl.errors import RunError
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSequence:
-    """One sequence to learn from; all tuples have equal length T.
+OPTIONAL = ("ref_logprobs", "values", "returns", "weights", "teacher_logprobs")
 
-    `mask` is 1 on tokens that enter the loss. `weights` are importance weights, empty without
-    correction. SFT uses neither them nor advantage and log-probabilities.
-    """
 
-    token_ids: tuple[int, ...]
-    mask: tuple[int, ...]
-    old_logprobs: tuple[float, ...] = ()
-    ref_logprobs: tuple[float, ...] = ()
-    weights: tuple[float, ...] = ()
-    advantage: float = 0.0
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Streams:
+    """All samples of a step, each stream one array of all tokens. Sample s has `lengths_S[s]`."""
+
+    token_ids_N: np.ndarray
+    loss_mask_N: np.ndarray
+    old_logprobs_N: np.ndarray
+    advantages_N: np.ndarray
+    optional: dict[str, np.ndarray] = field(default_factory=dict)
+    lengths_S: np.ndarray
+
+    @classmethod
+    def of(cls, samples: Sequence[TrainSample]) -> Self:
+        """Lay samples end to end. An optional stream is there if every sample has it.
+
+        Raises:
+            RunError: a sample shows media, or trains on its first token.
+        """
+        if any(sample.media for sample in samples):
+            raise RunError(
+                "a sample holds images or videos, which the learner cannot show to the model yet; "
+                "train on text"
+            )
+        lengths_S = np.array([len(sample.token_ids) for sample in samples], np.int64)
+        mask_N = _joined([sample.loss_mask for sample in samples], np.uint8)
+        if mask_N[_starts(lengths_S)].any():
+            raise RunError("a sample trains on its first token, which nothing predicts; mask it")
+        optional = {name: [getattr(s, name) for s in samples] for name in OPTIONAL}
+        return cls(
+            token_ids_N=_joined([sample.token_ids for sample in samples], np.int32),
+            loss_mask_N=mask_N,
+            old_logprobs_N=_stream([sample.logprobs for sample in samples], len(mask_N)),
+            advantages_N=_stream([sample.advantages for sample in samples], len(mask_N)),
+            optional={
+                name: _joined(arrays, np.float32)
+                for name, arrays in optional.items()
+                if samples and all(array is not None for array in arrays)
+            },
+            lengths_S=lengths_S,
+        )
 
     @property
-    def num_trained(self) -> int:
-        """Tokens that enter the loss."""
-        return sum(self.mask)
+    def num_trained_S(self) -> np.ndarray:
+        """How many tokens of each sample enter the loss."""
+        return np.add.reduceat(self.loss_mask_N.astype(np.int64), _starts(self.lengths_S))
 
+    def segments(self, values_N: np.ndarray) -> np.ndarray:
+        """Return the sum over each sample, for each of its tokens, in float64."""
+        sums_S = np.add.reduceat(values_N, _starts(self.lengths_S), dtype=np.float64)
+        return np.repeat(sums_S, self.lengths_S)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MicroBatch:
-    """Padded tensors of some sequences, on the device."""
+    def with_optional(self, **streams: np.ndarray) -> Self:
+        """Return the streams with others beside them or in their place."""
+        return replace(self, optional={**self.optional, **streams})
 
-    input_ids_BT: torch.Tensor
-    mask_BT: torch.Tensor
-    old_logprobs_BT: torch.Tensor
-    ref_logprobs_BT: torch.Tensor | None
-    weights_BT: torch.Tensor | None
-    advantages_BT: torch.Tensor
-    first_trained: int
-    """The first column in which any row has mask 1; columns before need no logits."""
+    def places(self, chosen: np.ndarray) -> np.ndarray:
+        """Return where the tokens of some samples stand, in the order of a batch of them."""
+        lengths = self.lengths_S[chosen]
+        places_N: np.ndarray = np.repeat(_starts(self.lengths_S)[chosen], lengths)
+        places_N += _positions(lengths)
+        return places_N
+
+    def batch(self, chosen: np.ndarray, *, packed: bool, device: torch.device) -> Batch:
+        """Return some samples as tensors: one packed row, or a padded row each."""
+        lengths = self.lengths_S[chosen]
+        shape = (1, int(lengths.sum())) if packed else (len(chosen), int(lengths.max()))
+        places_N, positions_N = self.places(chosen), _positions(lengths)
+        segments_N = np.repeat(np.arange(len(chosen)), lengths)
+        cells_N = np.arange(len(places_N)) if packed else segments_N * shape[1] + positions_N
+
+        def tensor(values_N: np.ndarray, dtype: type, padding: int = 0) -> torch.Tensor:
+            cells: np.ndarray = np.full(shape, padding, dtype)
+            cells.reshape(-1)[cells_N] = values_N
+            return torch.from_numpy(cells).to(device)
+
+        mask_N = self.loss_mask_N[places_N]
+        return Batch(
+            input_ids_RT=tensor(self.token_ids_N[places_N], np.int64),
+            position_ids_RT=tensor(positions_N, np.int64),
+            segment_ids_RT=tensor(segments_N, np.int64, padding=-1),
+            loss_mask_RT=tensor(mask_N, np.uint8),
+            old_logprobs_RT=tensor(self.old_logprobs_N[places_N], np.float32),
+            advantages_RT=tensor(self.advantages_N[places_N], np.float32),
+            segment_lengths=tuple(lengths.tolist()),
+            num_trained=int(mask_N.sum()),
+            **{
+                f"{name}_RT": tensor(values_N[places_N], np.float32)
+                for name, values_N in self.optional.items()
+            },
+        )
 
 
 def micro_batches(
-    sequences: Sequence[TrainSequence], *, max_tokens: int
-) -> Iterator[list[TrainSequence]]:
-    """Split into micro-batches of at most `max_tokens` padded tokens, longest first.
+    lengths_S: np.ndarray, chosen: np.ndarray, *, max_tokens: int, packed: bool
+) -> list[np.ndarray]:
+    """Cut some samples into micro-batches of at most `max_tokens`, longest first.
 
-    A sequence longer than the limit is a micro-batch of its own. The order is a function of the
-    sequences alone.
+    Padding counts. A sample longer than the limit is a micro-batch of its own. The order is a
+    function of lengths and choice alone.
     """
-    ordered = sorted(sequences, key=lambda s: len(s.token_ids), reverse=True)
-    batch: list[TrainSequence] = []
-    for sequence in ordered:
-        if batch and len(batch[0].token_ids) * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(sequence)
-    if batch:
-        yield batch
+    ordered = chosen[np.argsort(-lengths_S[chosen], kind="stable")]
+    starts, widest, total = [0], 0, 0
+    for index, length in enumerate(lengths_S[ordered].tolist()):
+        count = index - starts[-1]
+        if count and (total + length if packed else widest * (count + 1)) > max_tokens:
+            starts.append(index)
+            count = 0
+        widest, total = (widest, total + length) if count else (length, length)
+    return np.split(ordered, starts[1:]) if len(ordered) else []
 
 
-def collate(sequences: Sequence[TrainSequence], device: torch.device) -> MicroBatch:
-    """Pad sequences into one micro-batch."""
-    width = max(len(s.token_ids) for s in sequences)
-    mask_BT = _padded([s.mask for s in sequences], width, torch.long, device)
-    advantages_B1 = torch.tensor([[s.advantage] for s in sequences], device=device)
-
-    def optional(rows: list[tuple[float, ...]]) -> torch.Tensor | None:
-        return _padded(rows, width, torch.float32, device) if all(rows) else None
-
-    return MicroBatch(
-        input_ids_BT=_padded([s.token_ids for s in sequences], width, torch.long, device),
-        mask_BT=mask_BT,
-        old_logprobs_BT=_padded([s.old_logprobs for s in sequences], width, torch.float32, device),
-        ref_logprobs_BT=optional([s.ref_logprobs for s in sequences]),
-        weights_BT=optional([s.weights for s in sequences]),
-        advantages_BT=advantages_B1.expand(-1, width),
-        first_trained=int(mask_BT.any(dim=0).int().argmax()),
-    )
+def _starts(lengths_S: np.ndarray) -> np.ndarray:
+    starts_S: np.ndarray = np.cumsum(lengths_S) - lengths_S
+    return starts_S
 
 
-def _padded(
-    rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    padded = [[*row, *[0] * (width - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=dtype, device=device)
+def _positions(lengths_S: np.ndarray) -> np.ndarray:
+    """Count from 0 within each sample."""
+    places_N: np.ndarray = np.arange(lengths_S.sum())
+    places_N -= np.repeat(_starts(lengths_S), lengths_S)
+    return places_N
+
+
+def _joined(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.zeros(0, dtype)
+
+
+def _stream(arrays: Sequence[np.ndarray | None], size: int) -> np.ndarray:
+    given = [array for array in arrays if array is not None]
+    if given and len(given) == len(arrays):
+        return _joined(given, np.float32)
+    return np.zeros(size, np.float32)

@@ -5,89 +5,82 @@ weights, so the samples come from another distribution than the one the loss ass
 weights `trainer / engine` make up for that; bounding them keeps the variance down. Sources:
 truncated importance sampling, Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You
 Off-Policy RL Training"; masking out-of-bounds tokens, IcePop (Ring-1T, arXiv:2510.18855).
+
+Shapes: N tokens of all samples end to end.
 """
 
 import logging
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
+
 from agentrl.config.train import CorrectionConfig
-from agentrl.learner.batch import TrainSequence
+from agentrl.contracts.metric import Metric
+from agentrl.learner.batch import Streams
 
 logger = logging.getLogger(__name__)
 
 LARGE_GAP = 0.05
-"""A mean difference of log-probabilities beyond which a correction is recommended."""
+LARGEST_EXPONENT = 50.0
 
 
-def corrected(
-    sequences: Sequence[TrainSequence],
-    trainer_logprobs: Iterator[Sequence[float]],
-    config: CorrectionConfig,
-) -> Iterator[TrainSequence]:
-    """Yield the sequences with the trainer's `old_logprobs` and bounded importance weights.
+def corrected(streams: Streams, trainer_N: np.ndarray, config: CorrectionConfig) -> Streams:
+    """Return the streams with the trainer's log-probabilities and bounded importance weights.
 
-    `trainer_logprobs` are of the weights before the update, one row per sequence.
+    `trainer_N` are of the weights before the update. Weights that are there are multiplied.
     """
-    for sequence, logprobs in zip(sequences, trainer_logprobs, strict=True):
-        gaps = [
-            ours - engine if bit else 0.0
-            for ours, engine, bit in zip(
-                logprobs, sequence.old_logprobs, sequence.mask, strict=True
-            )
-        ]
-        if config.level == "sequence":
-            gaps = [math.fsum(gaps)] * len(gaps)
-        yield replace(
-            sequence,
-            old_logprobs=tuple(logprobs),
-            weights=tuple(_bounded(gap, config) for gap in gaps),
-        )
+    gap_N = np.zeros(len(trainer_N))
+    kept_N = streams.loss_mask_N > 0
+    np.subtract(trainer_N, streams.old_logprobs_N, out=gap_N, where=kept_N, dtype=np.float64)
+    if config.level == "sequence":
+        gap_N = streams.segments(gap_N)
+    ratio_N = np.exp(np.minimum(gap_N, LARGEST_EXPONENT))
+    if config.type == "truncate":
+        weights_N = np.minimum(ratio_N, config.high)
+    else:
+        weights_N = np.where((config.low <= ratio_N) & (ratio_N <= config.high), ratio_N, 0.0)
+    if (given_N := streams.optional.get("weights")) is not None:
+        weights_N = weights_N * given_N
+    return replace(
+        streams.with_optional(weights=weights_N.astype(np.float32)),
+        old_logprobs_N=trainer_N.astype(np.float32, copy=False),
+    )
 
 
-def gap_metrics(
-    engine: Sequence[TrainSequence], trainer: Sequence[Sequence[float]]
-) -> dict[str, float]:
-    """Compare both sides' log-probabilities of the sampled tokens.
+def gap_metrics(gap_N: torch.Tensor) -> dict[str, Metric]:
+    """Summarise `trainer - engine` log-probabilities of sampled tokens.
 
     `rollout/kl` is the k3 estimate of KL(engine || trainer) (Schulman, "Approximating KL
     divergence"): never negative, 0 when they agree.
     """
-    gaps = [
-        ours - theirs
-        for sequence, logprobs in zip(engine, trainer, strict=True)
-        for ours, theirs, bit in zip(logprobs, sequence.old_logprobs, sequence.mask, strict=True)
-        if bit
-    ]
-    count = max(len(gaps), 1)
+    if not len(gap_N):
+        return {}
+    gap_N = gap_N.detach().double()
+    k3_N = gap_N.clamp(max=LARGEST_EXPONENT).expm1() - gap_N
+    mean, worst, kl = torch.stack([gap_N.abs().mean(), gap_N.abs().max(), k3_N.mean()]).tolist()
+    weight = float(len(gap_N))
     return {
-        "rollout/logprob_diff/mean": math.fsum(map(abs, gaps)) / count,
-        "rollout/logprob_diff/max": max(map(abs, gaps), default=0.0),
-        "rollout/kl": math.fsum(math.expm1(min(gap, 50.0)) - gap for gap in gaps) / count,
+        "rollout/logprob_diff/mean": Metric(value=mean, weight=weight),
+        "rollout/logprob_diff/max": Metric(value=worst, reduce="max"),
+        "rollout/kl": Metric(value=kl, weight=weight),
     }
 
 
-def weight_metrics(sequences: Sequence[TrainSequence]) -> dict[str, float]:
+def weight_metrics(streams: Streams) -> dict[str, Metric]:
     """Summarise the importance weights of the trained tokens."""
-    weights = [w for s in sequences for w, bit in zip(s.weights, s.mask, strict=True) if bit]
+    weights_N = streams.optional["weights"][streams.loss_mask_N > 0]
     return {
-        "rollout/is_weight/mean": math.fsum(weights) / max(len(weights), 1),
-        "rollout/is_weight/zero_frac": weights.count(0.0) / max(len(weights), 1),
+        "rollout/is_weight/mean": Metric(value=float(weights_N.mean(dtype=np.float64))),
+        "rollout/is_weight/zero_frac": Metric(value=float((weights_N == 0).mean())),
     }
 
 
 def recommend_correction(gap: float) -> None:
-    """Warn of a gap that is left uncorrected."""
-    logger.warning(
-        "the engine's and the trainer's log-probabilities differ by %.3f on average; consider "
-        "train.correction.type=truncate",
-        gap,
-    )
-
-
-def _bounded(gap: float, config: CorrectionConfig) -> float:
-    ratio = math.exp(min(gap, 50.0))
-    if config.type == "truncate":
-        return min(ratio, config.high)
-    return ratio if config.low <= ratio <= config.high else 0.0
+    """Warn of a large mean difference of log-probabilities that is left uncorrected."""
+    if gap > LARGE_GAP:
+        logger.warning(
+            "the engine's and the trainer's log-probabilities differ by %.3f on average; consider "
+            "train.correction.type=truncate",
+            gap,
+        )

@@ -1,9 +1,12 @@
-"""The policy: a causal language model and its tokenizer, loaded or built from scratch."""
+"""Models: a causal language model and its tokenizer, loaded or built, and its frozen reference.
 
-import asyncio
+A run's reference (of a KL penalty) is the policy as it was before the first step. It is saved with
+the run, because a resumed run's policy is no longer it.
+"""
+
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +14,19 @@ import torch
 
 from agentrl.config.run import ModelConfig
 from agentrl.errors import ConfigError, NotReadyError, loading
+from agentrl.learner.attention import packs
 from agentrl.paths import resolve_path
 from agentrl.plugins.reference import load_plugin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """A model in training, on one device. It is a `WeightSource`, and keeps that one's lock."""
+class Model:
+    """A model in training, on one device. `packs`: see `agentrl.learner.attention.packs`."""
 
     model: Any
     tokenizer: Any
     device: torch.device
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+    packs: bool = False
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield every parameter once, detached."""
@@ -36,10 +40,8 @@ class Policy:
         return int(limit) if limit else None
 
     def frozen_copy(self) -> Any:
-        """Return a copy of the model that never changes: the KL penalty's reference."""
-        reference = copy.deepcopy(self.model).eval()
-        reference.requires_grad_(False)
-        return reference
+        """Return a copy of the model that never changes."""
+        return _frozen(copy.deepcopy(self.model))
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer in the Hugging Face layout."""
@@ -47,9 +49,9 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(
+def load_model(
     config: ModelConfig, *, base: Path | None, seed: int, weights: Path | None = None
-) -> Policy:
+) -> Model:
     """Load or build the policy; with `weights`, from a checkpoint's folder instead.
 
     Raises:
@@ -69,14 +71,14 @@ def load_policy(
     model = model.to(device=device, dtype=dtype)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return Policy(model=model, tokenizer=tokenizer, device=device)
+    return Model(model=model, tokenizer=tokenizer, device=device, packs=packs(model))
 
 
 def load_tokenizer(config: ModelConfig, *, base: Path | None, seed: int) -> Any:
     """Load the tokenizer alone (a builder has to build its model too).
 
     Raises:
-        ConfigError: as `load_policy`.
+        ConfigError: as `load_model`.
     """
     from transformers import AutoTokenizer
 
@@ -87,6 +89,43 @@ def load_tokenizer(config: ModelConfig, *, base: Path | None, seed: int) -> Any:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ConfigError(_unloadable(source, error)) from error
+
+
+def generation_stop_ids(config: ModelConfig, *, base: Path | None) -> tuple[int, ...]:
+    """Return the tokens at which the model's `generation_config.json` ends a turn, if it has one.
+
+    The weights are not loaded.
+    """
+    from transformers import GenerationConfig
+
+    if config.builder is not None:
+        return ()
+    try:
+        ids = GenerationConfig.from_pretrained(_source(config, base)).eos_token_id
+    except (OSError, ValueError):
+        return ()
+    return (ids,) if isinstance(ids, int) else tuple(ids or ())
+
+
+def open_reference(folder: Path, model: Model, step: int) -> Any:
+    """Return the reference: at step 0 a copy, which is saved in `folder`; later the saved one.
+
+    Raises:
+        ConfigError: a later step finds none saved.
+    """
+    if step == 0:
+        model.model.save_pretrained(folder)
+        return model.frozen_copy()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"run {folder.parent} has no {folder.name}/ folder, which its KL penalty needs; start "
+            f"a new run, or set algorithm.kl.coefficient=0"
+        )
+    policy = model.model
+    reference = type(policy).from_pretrained(
+        folder, dtype=policy.dtype, attn_implementation=policy.config._attn_implementation
+    )
+    return _frozen(reference.to(model.device))
 
 
 def chat_template(config: ModelConfig, base: Path | None) -> str | None:
@@ -135,6 +174,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _frozen(model: Any) -> Any:
+    return model.eval().requires_grad_(False)
 
 
 def _build(reference: str, base: Path | None, seed: int) -> tuple[Any, Any]:

@@ -1,1 +1,1 @@
-"""A run on disk and in time: folder, checkpoints, progress, reports. No language model here."""
+"""A run on disk and in time; it knows no language model."""

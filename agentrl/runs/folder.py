@@ -1,38 +1,41 @@
 """A run's folder: its configuration, its records, and who may write into it.
 
-    runs/<name>/ config.yaml metrics.jsonl log.jsonl traces/{train,eval}.jsonl checkpoints/ latest
+    runs/<name>/ config.yaml metrics.jsonl log.jsonl traces/ checkpoints/ latest
 
-Records only grow. A checkpoint remembers how long each was, and resuming cuts them back to that,
-so that a resumed run's files equal those of one that was never interrupted.
+One process writes into it at a time. Records only grow; a checkpoint remembers how long each was,
+and resuming cuts them back to that, so that a resumed run's files equal those of one that was
+never interrupted.
 """
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from agentrl.config.load import read_yaml
-from agentrl.config.run import RunConfig
-from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError
-from agentrl.traces.store import Recorded, group_traces, write_traces
 
-RECORDS = ("metrics.jsonl", "traces/train.jsonl", "traces/eval.jsonl")
+METRICS, TRACES, LOCK = "metrics.jsonl", "traces", ".lock"
 MAY_CHANGE = ("train.steps", "eval", "checkpoint", "output_dir", "name", "sandbox")
 """Keys that a resumed run may set anew: none alters the steps that were taken."""
+_LOCKS: set[int] = set()
 
 
-class RunDir:
-    """The folder of one run."""
+class RunFolder:
+    """The folder of one run; making the object touches nothing. Its state are the records."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self._held: dict[str, int] | None = None
 
-    def check(self, config: RunConfig, *, resume: bool) -> None:
+    def check(self, config: Mapping[str, Any], *, resume: bool) -> None:
         """Make sure that the folder is free, or that it holds the run to be resumed.
 
         A folder in which no step was ever recorded counts as free.
@@ -40,7 +43,7 @@ class RunDir:
         Raises:
             ConfigError: the folder holds another run, or `resume` meets another configuration.
         """
-        saved, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
+        saved, metrics = self.path / "config.yaml", self.path / METRICS
         if not saved.exists() or not metrics.exists() or not metrics.stat().st_size:
             return
         if not resume:
@@ -51,49 +54,97 @@ class RunDir:
         before = read_yaml(saved)
         if not isinstance(before, dict):
             raise ConfigError(f"config file {saved}: expected a mapping of keys, got {before!r}")
-        _check_same(before, config.model_dump(mode="json"), self.path)
+        _check_same(before, config, self.path)
 
-    def open(self, config: RunConfig) -> None:
-        """Make the folder and save the resolved configuration in it."""
-        saved = self.path / "config.yaml"
-        resolved = config.model_dump(mode="json")
+    @contextmanager
+    def opened(self, config: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+        """Make the folder, keep others out of it, and save the resolved configuration in it.
+
+        Raises:
+            ConfigError: another process writes into it, or as `check`.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = saved.with_suffix(".tmp")
-        partial.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-        partial.replace(saved)
+        with _locked(self.path):
+            self.check(config, resume=resume)
+            saved = self.path / "config.yaml"
+            partial = saved.with_suffix(".tmp")
+            partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+            partial.replace(saved)
+            yield
 
     def record_metrics(self, step: int, phase: str, metrics: Mapping[str, float]) -> None:
         """Append one line of metrics."""
         line = json.dumps({"step": step, "phase": phase, **metrics}) + "\n"
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(line)
 
-    def record_groups(self, step: int, split: Recorded, groups: Iterable[Group]) -> None:
-        """Append every trajectory of some groups."""
-        path = self.path / "traces" / f"{split}.jsonl"
-        write_traces(path, group_traces(step, split, groups))
+    def hold(self) -> None:
+        """Let checkpoints remember the records as they are now, until `release`.
 
-    def record_sizes(self) -> dict[str, int]:
+        What is written in between belongs to a step that may not come to its end.
+        """
+        self._held = self._sizes()
+
+    def release(self) -> None:
+        """Let what was written since `hold` count."""
+        self._held = None
+
+    def state_dict(self) -> dict[str, int]:
         """Return the length of each record in bytes."""
-        return {
-            name: (self.path / name).stat().st_size if (self.path / name).exists() else 0
-            for name in RECORDS
-        }
+        return self._sizes() if self._held is None else dict(self._held)
 
-    def cut_records(self, sizes: Mapping[str, int]) -> None:
-        """Cut each record back to the given length."""
-        for name in RECORDS:
-            file = self.path / name
-            if file.exists():
-                with file.open("r+b") as handle:
-                    handle.truncate(sizes.get(name, 0))
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Cut each record back to the given length; one that is not named is removed."""
+        for name, size in self._sizes().items():
+            if keep := state.get(name, 0):
+                os.truncate(self.path / name, min(keep, size))
+            else:
+                (self.path / name).unlink()
 
     def free_mb(self) -> float:
         """Return the free space of the disk that holds the folder."""
         return shutil.disk_usage(self.path).free / 1e6
 
+    def _sizes(self) -> dict[str, int]:
+        files = [self.path / METRICS, *sorted((self.path / TRACES).rglob("*"))]
+        return {
+            file.relative_to(self.path).as_posix(): file.stat().st_size
+            for file in files
+            if file.is_file()
+        }
 
-def _check_same(saved: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise ConfigError(
+                f"run {folder}: process {holder} is writing into it; wait for its end or stop it, "
+                f"or choose another folder with name=... or output_dir=..."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _LOCKS.add(descriptor)
+        yield
+    finally:
+        _LOCKS.discard(descriptor)
+        os.close(descriptor)
+
+
+def _forget_locks() -> None:
+    """Close a forked child's copies, which would keep the lock beyond this process's death."""
+    for descriptor in _LOCKS:
+        os.close(descriptor)
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     before, now = _flat(saved), _flat(wanted)
     changed = sorted(
         key

@@ -184,7 +184,7 @@ async def connect(options: DockerOptions, threads: int = 8) -> Any:
         import requests
     except ImportError as error:
         raise NotReadyError(
-            "sandbox docker: the Docker SDK is not installed; `pip install agentrl[docker]`"
+            "sandbox docker: the Docker SDK is not installed; pip install 'agentrl-toolkit[docker]'"
         ) from error
 
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"

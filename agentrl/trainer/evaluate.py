@@ -4,21 +4,20 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from agentrl.config.rollout import SamplingConfig
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
-from agentrl.contracts.task import BaseTask, Split
 from agentrl.contracts.trajectory import Group
-from agentrl.errors import ConfigError, RunError
-from agentrl.rollout.group import Rollout
+from agentrl.errors import RunError
+from agentrl.rollout.metrics import rollout_metrics, well_formed_share
 from agentrl.runs.reporter import Reporter
+from agentrl.runs.run import Run
 from agentrl.seed import derive_seed
-from agentrl.traces.store import group_traces, write_traces
-from agentrl.trainer.metrics import rollout_metrics, well_formed_share
-from agentrl.trainer.runtime import Runtime
+from agentrl.trainer.recording import Recorder
+from agentrl.trainer.runtime import RolloutHost
+from agentrl.trainer.tally import Tally
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +30,7 @@ class Evaluation:
 
 
 async def evaluate(
-    rollout: Rollout,
-    task: BaseTask,
+    host: RolloutHost,
     samples: Sequence[Sample],
     *,
     name: str,
@@ -43,15 +41,14 @@ async def evaluate(
     """Roll out every sample once and count successes.
 
     Raises:
-        RunError: not one episode could be finished.
+        RunError: not one episode could be finished, or the task cannot tell its success.
     """
     began = time.monotonic()
     reporter.phase_started("eval", len(samples))
     groups: dict[int, Group] = {}
     sampling = SamplingConfig(temperature=temperature)
-    async with aclosing(
-        rollout.run_groups(samples, name=name, size=1, seed=seed, sampling=sampling)
-    ) as finished:
+    running = host.rollout.run_groups(samples, name=name, size=1, seed=seed, sampling=sampling)
+    async with aclosing(running) as finished:
         async for position, group in finished:
             groups[position] = group
             reporter.progress(len(groups))
@@ -62,7 +59,8 @@ async def evaluate(
             f"{name}: none of {len(trajectories)} episodes could be finished; the last error was: "
             f"{trajectories[-1].error}"
         )
-    success = fmean(not t.dropped and task.succeeded(t) for t in trajectories)
+    succeeded = host.plugins.succeeded
+    success = fmean(not t.dropped and succeeded(t) for t in trajectories)
     well_formed = well_formed_share(trajectories)
     metrics = {
         "eval/success": success,
@@ -71,62 +69,58 @@ async def evaluate(
     }
     if well_formed is not None:
         metrics["eval/well_formed_calls"] = well_formed
-    metrics |= {f"eval/{key}": value for key, value in rollout_metrics(ordered, task).items()}
+    metrics |= {f"eval/{key}": value for key, value in rollout_metrics(ordered, succeeded).items()}
     reporter.phase_ended("eval", metrics)
     return Evaluation(success=success, metrics=metrics, groups=ordered)
 
 
-async def evaluate_once(
-    config: RunConfig,
-    *,
-    weights: Path | None,
-    output: Path | None,
-    reporter: Reporter,
-    split: Split = "test",
-) -> Evaluation:
-    """Evaluate a configuration's policy, or the checkpoint in `weights`, outside of training.
+class Evaluator:
+    """Evaluates a run before its first step, every so often, and after its last."""
 
-    Raises:
-        ConfigError: the configuration does not work out.
-        NotReadyError: the environment lacks something.
-    """
-    async with Runtime(config, weights=weights) as runtime:
-        samples = _first(runtime, split, config.eval.samples)
-        evaluation = await evaluate(
-            runtime.rollout,
-            runtime.task,
-            samples,
-            name="eval",
-            seed=derive_seed(config.seed, "eval"),
-            temperature=config.eval.temperature,
-            reporter=reporter,
-        )
-    if output is not None:
-        write_traces(output, group_traces(0, "eval", evaluation.groups))
-    return evaluation
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Run,
+        host: RolloutHost,
+        recorder: Recorder,
+        tally: Tally,
+        samples: Sequence[Sample],
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._host = host
+        self._recorder = recorder
+        self._tally = tally
+        self._samples = samples
 
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether an evaluation follows this step of `steps`."""
+        every = self._config.eval.every
+        regular = every > 0 and step % every == 0
+        return bool(self._samples) and (step == 0 or regular or step >= steps)
 
-async def roll_out_samples(
-    config: RunConfig, *, weights: Path | None, split: Split, count: int
-) -> list[Group]:
-    """Roll out the first `count` samples of a split once each, as training would sample them.
+    async def evaluate_if_due(self, steps: int) -> None:
+        """Evaluate the present policy, if that is due and has not been done.
 
-    Raises:
-        ConfigError: the configuration does not work out.
-        NotReadyError: the environment lacks something.
-    """
-    async with Runtime(config, weights=weights) as runtime:
-        samples = _first(runtime, split, count)
-        return [
-            await runtime.rollout.run_group(
-                sample, group_id=f"{split}-{i}", size=1, seed=derive_seed(config.seed, split, i)
+        Raises:
+            RunError: it cannot be evaluated; a checkpoint has been written.
+        """
+        run, step = self._run, self._run.progress.step
+        if step in run.progress.success or not self.is_due(step, steps):
+            return
+        evaluation = await run.needs(
+            evaluate(
+                self._host,
+                self._samples,
+                name=f"eval{step}",
+                seed=derive_seed(self._config.seed, "eval"),
+                temperature=self._config.eval.temperature,
+                reporter=run.reporter,
             )
-            for i, sample in enumerate(samples)
-        ]
-
-
-def _first(runtime: Runtime, split: Split, count: int) -> Sequence[Sample]:
-    samples = runtime.task.samples(split)[:count]
-    if not samples:
-        raise ConfigError(f"the task has no {split} samples; set task.{split}, or ask for some")
-    return samples
+        )
+        if self._host.engine.failure is not None:
+            await run.stop(self._host.engine.failure)
+        async with self._recorder.recorded(evaluation.groups, step=step, fate="eval"):
+            self._tally.count(evaluation.groups, executions=self._host.services.executions)
+            run.progress.success[step] = evaluation.success
+            run.folder.record_metrics(step, "eval", evaluation.metrics)

@@ -9,32 +9,60 @@ What was begun and not yet learnt from is in `Progress.pending`, and a resumed r
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
 
-from agentrl.algorithms.advantage import has_signal
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group
-from agentrl.data.order import take
+from agentrl.data.order import index_at
 from agentrl.rollout.group import Rollout
-from agentrl.runs.checkpoint import Progress
+from agentrl.rollout.metrics import staleness
+from agentrl.runs.progress import Progress
 from agentrl.seed import derive_seed
+
+Refusal = Literal["stale", "refilled", "surplus"]
+
+
+class RecordGroup(Protocol):
+    """Records a complete group that no step learns from."""
+
+    def __call__(self, group: Group, *, step: int, fate: Refusal) -> Awaitable[None]:
+        """Record it."""
 
 
 class GroupFeed:
-    """Feeds one run. Close it to cancel what is running."""
+    """Feeds one run. Close it to cancel what is running.
+
+    Args:
+        rollout: rolls groups out.
+        samples: whose order the run's seed decides.
+        config: the run's.
+        progress: where the run stands; `position` and `pending` are kept up to date.
+        has_signal: whether there is something to learn from a group.
+        record: takes the complete groups that are refused.
+    """
 
     def __init__(
-        self, rollout: Rollout, samples: Sequence[Sample], config: RunConfig, progress: Progress
+        self,
+        rollout: Rollout,
+        samples: Sequence[Sample],
+        config: RunConfig,
+        progress: Progress,
+        *,
+        has_signal: Callable[[Group], bool],
+        record: RecordGroup,
     ) -> None:
         self._rollout = rollout
         self._samples = samples
         self._config = config
         self._size = config.train.prompts_per_step
         self._progress = progress
+        self._has_signal = has_signal
+        self._record = record
         self._again = sorted(progress.pending)
         self._running: dict[asyncio.Task[Group], int] = {}
-        self._counts = {"stale": 0, "refilled": 0, "surplus": 0}
+        self._counts: dict[Refusal, int] = {"stale": 0, "refilled": 0, "surplus": 0}
 
     async def take(self, version: int) -> dict[int, Group]:
         """Return a step's groups by position, for weights of `version`.
@@ -60,10 +88,9 @@ class GroupFeed:
                 if refused is None:
                     taken[position] = group
                 else:
-                    self._counts[refused] += 1
-                    self._progress.pending.remove(position)
+                    await self._refuse(position, group, version, refused)
         if config.max_staleness == 0:
-            await self._cancel_surplus()
+            await self._cancel_surplus(version)
         return dict(sorted(taken.items()))
 
     def metrics(self) -> dict[str, float]:
@@ -77,8 +104,17 @@ class GroupFeed:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _cancel_surplus(self) -> None:
-        self._counts["surplus"] = len(self._running)
+    async def _refuse(self, position: int, group: Group, version: int, fate: Refusal) -> None:
+        # First on its way to the disk, then let go of: an interruption loses neither.
+        await self._record(group, step=version + 1, fate=fate)
+        self._counts[fate] += 1
+        self._progress.pending.remove(position)
+
+    async def _cancel_surplus(self, version: int) -> None:
+        complete = [t for t in self._running if t.done() and not t.exception()]
+        for task in complete:
+            await self._refuse(self._running.pop(task), task.result(), version, "surplus")
+        self._counts["surplus"] += len(self._running)
         for position in self._running.values():
             self._progress.pending.remove(position)
         await self.aclose()
@@ -94,30 +130,19 @@ class GroupFeed:
             progress.pending.append(position)
         config = self._config
         step, place = position // self._size + 1, position % self._size
-        chosen = take(len(self._samples), start=position, size=1, seed=config.seed)
         group = self._rollout.run_group(
-            self._samples[next(iter(chosen))],
+            self._samples[index_at(position, len(self._samples), seed=config.seed)],
             group_id=f"step{step}-{place}",
             size=config.rollout.group_size,
             seed=derive_seed(derive_seed(config.seed, "train", step), place),
         )
         self._running[asyncio.create_task(group)] = position
 
-    def _refusal(self, group: Group, version: int) -> str | None:
+    def _refusal(self, group: Group, version: int) -> Refusal | None:
         """Say why a group is of no use to the step; None when it is."""
         rollout = self._config.rollout
         if staleness(group, version) > rollout.max_staleness:
             return "stale"
         if rollout.refill and self._counts["refilled"] < rollout.max_refills:
-            rewards = [t.reward for t in group.kept]
-            return None if rewards and has_signal(rewards) else "refilled"
+            return None if self._has_signal(group) else "refilled"
         return None
-
-
-def staleness(group: Group, version: int) -> int:
-    """Return how many versions the group's oldest trained token lags behind `version`."""
-    turns = [turn for trajectory in group.kept for turn in trajectory.policy_turns]
-    versions = [
-        v for turn in turns for v, bit in zip(turn.policy_versions, turn.mask, strict=True) if bit
-    ]
-    return version - min(versions, default=version)

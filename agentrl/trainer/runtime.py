@@ -1,94 +1,195 @@
-"""Everything a configuration names, built and opened together: model, tools, task, engine, sandbox.
+"""The live parts of a run, in two halves: what learns, and what rolls out.
 
-    RunConfig -> Policy, Renderer, Engine, tools, interactions, task -> Rollout
+    PolicyHost: model, weights, algorithm      RolloutHost: tools, task, sandbox, engine -> Rollout
 
-Training, evaluation and single rollouts all start here and leave by `__aexit__`, which closes
-what was opened, in reverse order.
+Each comes out of its factory complete. What is cheap and often wrong (tools, samples, the chat
+template) is checked before an engine starts. Rolling out alone needs no `PolicyHost`: a chat
+endpoint brings its own policy, and an engine with weights of its own takes them over.
 """
 
-from contextlib import AsyncExitStack
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import torch
 
+from agentrl.algorithms.base import RLAlgorithm
+from agentrl.config.engine import HttpEngineConfig
 from agentrl.config.run import RunConfig
+from agentrl.contracts.engine import ChatBackend, Engine
+from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask
-from agentrl.contracts.tool import ToolDict
-from agentrl.data.task import load_task
-from agentrl.learner.models import Policy, chat_template, load_policy
-from agentrl.plugins.registry import load_interactions, load_tools
+from agentrl.engines.served import (
+    ServedPolicy,
+    context_limit,
+    is_chat,
+    is_embedded,
+    make_engine,
+)
+from agentrl.engines.weights import LoadedWeights
+from agentrl.learner.models import Model, chat_template, load_model, load_tokenizer
+from agentrl.rewards.scoring import load_scorers
+from agentrl.rollout.actor import Actor, ChatActor, TokenActor
 from agentrl.rollout.group import Rollout
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.services import RunServices
-from agentrl.trainer.engines import context_limit, open_engine
+from agentrl.trainer.content import Plugins, check_template
+from agentrl.trainer.sync import LiveWeights
+
+logger = logging.getLogger(__name__)
 
 
-class Runtime:
-    """The live parts of one run. Use it as an async context manager.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyHost:
+    """What learns: the model, who publishes its weights, and how it is improved."""
+
+    model: Model
+    weights: LiveWeights
+    algorithm: RLAlgorithm
+
+    @classmethod
+    def load(cls, config: RunConfig, algorithm: RLAlgorithm, weights: Path | None) -> "PolicyHost":
+        """Load the model; with `weights`, from a checkpoint's folder.
+
+        Raises:
+            ConfigError: the model cannot be loaded.
+            NotReadyError: its device is not there.
+        """
+        model = _load_model(config, weights)
+        return cls(model=model, weights=LiveWeights(model.model), algorithm=algorithm)
+
+    def served(self) -> ServedPolicy:
+        """Describe the policy to an engine."""
+        return _served(self.model, self.weights, module=self.model.model)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutHost:
+    """What rolls out, open."""
+
+    plugins: Plugins
+    renderer: Renderer
+    services: RunServices
+    engine: Engine | ChatBackend
+    rollout: Rollout
+
+    @property
+    def task(self) -> BaseTask:
+        """The run's task."""
+        return self.plugins.task
+
+
+@asynccontextmanager
+async def open_rollout(
+    config: RunConfig,
+    *,
+    weights: Path | None = None,
+    plugins: Plugins | None = None,
+    samples: Sequence[Sample] = (),
+) -> AsyncIterator[RolloutHost]:
+    """Open what rolls out a policy that is not trained, without a second copy of its weights.
 
     Args:
-        config: what to build.
+        config: what to open.
         weights: a checkpoint's folder to take the policy from.
+        plugins: of this configuration, if they are loaded already.
+        samples: what is going to be rolled out, to be checked against tools and interactions.
 
     Raises:
         ConfigError: a part of the configuration does not work out.
-        NotReadyError: a device or package is missing.
+        NotReadyError: a device, package, sandbox or server is missing.
     """
+    plugins = plugins or Plugins.load(config)
+    policy = await asyncio.to_thread(_load_served, config, weights)
+    async with host_rollout(config, plugins, policy, samples) as host:
+        yield host
 
-    def __init__(self, config: RunConfig, *, weights: Path | None = None) -> None:
-        base = config.base_dir
-        self.config = config
-        # Cheap parts first: a typo in a tool's YAML should not wait for a model to load.
-        self.tools = load_tools(config.tools, base)
-        self.interactions = load_interactions(config.interaction, base)
-        self.task: BaseTask = load_task(config.task, base=base, seed=config.seed)
-        if config.deterministic:
-            torch.use_deterministic_algorithms(True)
-        self.policy: Policy = load_policy(
-            config.model, base=base, seed=config.seed, weights=weights
+
+@asynccontextmanager
+async def host_rollout(
+    config: RunConfig, plugins: Plugins, policy: ServedPolicy, samples: Sequence[Sample]
+) -> AsyncIterator[RolloutHost]:
+    """Open what rolls out the given policy: checks first, then tools, then the engine.
+
+    Raises:
+        ConfigError: a sample, a tool or the template does not fit.
+        NotReadyError: a package, sandbox or server is missing.
+    """
+    base = config.base_dir
+    renderer = Renderer(policy.tokenizer, chat_template=chat_template(config.model, base))
+    for line in check_template(renderer, plugins):
+        logger.info("%s", line)
+    engine, actor, start = _engine(config, policy, renderer)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.close)
+        services = RunServices(config.sandbox)
+        stack.push_async_callback(services.close)
+        rollout = Rollout(
+            config=config.rollout,
+            actor=actor,
+            renderer=renderer,
+            tools=plugins.tools,
+            interactions=plugins.interactions,
+            scoring=load_scorers(config, plugins.task, services, base=base),
+            services=services,
+            model_max_tokens=context_limit(config, policy),
         )
-        self.renderer = Renderer(
-            self.policy.tokenizer, chat_template=chat_template(config.model, base)
+        rollout.check(samples)
+        await stack.enter_async_context(rollout)
+        await start()
+        yield RolloutHost(
+            plugins=plugins, renderer=renderer, services=services, engine=engine, rollout=rollout
         )
-        self.services = RunServices(config.sandbox)
-        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        """Start the engine, verify the template, open the tools."""
-        try:
-            self._stack.push_async_callback(self.services.close)
-            self.engine = await open_engine(self.config, self.policy)
-            self._stack.push_async_callback(self.engine.close)
-            self.rollout = await self._stack.enter_async_context(
-                Rollout(
-                    config=self.config.rollout,
-                    engine=self.engine,
-                    renderer=self.renderer,
-                    tools=self.tools,
-                    interactions=self.interactions,
-                    task=self.task,
-                    services=self.services,
-                    reward_weights=self.config.reward_weights,
-                    model_max_tokens=context_limit(self.config, self.policy),
-                )
-            )
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close everything."""
-        await self._stack.aclose()
+def _engine(
+    config: RunConfig, policy: ServedPolicy, renderer: Renderer
+) -> tuple[Engine | ChatBackend, Actor, Callable[[], Awaitable[None]]]:
+    """Make the engine, who writes turns with it, and what starts it."""
+    if isinstance(config.engine, HttpEngineConfig) and is_chat(config):
+        from agentrl.engines.http.chat import ChatEngine
 
-    @property
-    def schemas(self) -> dict[str, ToolDict]:
-        """The tools' schemas, by name, as templates take them."""
-        return {name: tool.tool_schema.for_template() for name, tool in self.tools.items()}
+        chat = ChatEngine(config.engine)
+        return chat, ChatActor(backend=chat, renderer=renderer), chat.start
+    engine, start = make_engine(config, policy)
+    tool_format = renderer.tool_format(config.rollout.tool_format)
+    return engine, TokenActor(engine=engine, renderer=renderer, tool_format=tool_format), start
+
+
+def _load_model(config: RunConfig, weights: Path | None) -> Model:
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    return load_model(config.model, base=config.base_dir, seed=config.seed, weights=weights)
+
+
+def _load_served(config: RunConfig, weights: Path | None) -> ServedPolicy:
+    """Load as much of the policy as its engine needs."""
+    if is_chat(config):
+        source = config.model
+        if weights is not None:
+            source = source.model_copy(update={"path": str(weights), "builder": None})
+        return ServedPolicy(
+            tokenizer=load_tokenizer(source, base=config.base_dir, seed=config.seed)
+        )
+    model = _load_model(config, weights)
+    if is_embedded(config):
+        return _served(model, LiveWeights(model.model), module=model.model)
+    taken = LoadedWeights(model.model, lambda: _load_model(config, weights).model)
+    return _served(model, taken, module=None)
+
+
+def _served(model: Model, weights: LiveWeights | LoadedWeights, module: Any) -> ServedPolicy:
+    return ServedPolicy(
+        tokenizer=model.tokenizer,
+        module=module,
+        architecture=type(model.model).__name__,
+        model_config=model.model.config,
+        dtype=str(model.model.dtype).removeprefix("torch."),
+        device=model.device,
+        max_tokens=model.max_tokens,
+        weights=weights,
+    )

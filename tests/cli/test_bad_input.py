@@ -180,7 +180,7 @@ def test_a_sandbox_service_without_its_packages_names_the_extra(
     agentrl: Program, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert_one_error(agentrl("sandbox", "serve"), 3, "agentrl[server]")
+    assert_one_error(agentrl("sandbox", "serve"), 3, "agentrl-toolkit[server]")
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torch", "train"), ("transformers", "train")])
@@ -194,7 +194,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     assert done.stderr.strip().startswith("error: this needs the package")
-    assert f"agentrl[{extra}]" in done.stderr
+    assert f"agentrl-toolkit[{extra}]" in done.stderr
     assert "Traceback" not in done.stderr
 
 

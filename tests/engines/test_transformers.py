@@ -6,11 +6,11 @@ import threading
 
 import pytest
 import torch
+from engines_support import Written, ask, published
 from transformers import MambaConfig, MambaForCausalLM
 
-from agentrl.contracts.engine import Completion, Sampling
+from agentrl.contracts.engine import Sampling
 from agentrl.engines.transformers import TransformersEngine
-from agentrl.engines.weights import ModuleWeights
 from agentrl.errors import ConfigError, EngineError
 
 from .conftest import VOCAB, build_model
@@ -22,16 +22,16 @@ def make_prompts(count: int, *, longest: int = 20) -> list[list[int]]:
 
 
 @torch.no_grad()
-def full_logprobs(model, prompt: list[int], completion: Completion, temperature: float = 1.0):
+def full_logprobs(model, prompt: list[int], completion: Written, temperature: float = 1.0):
     """Score a completion with one uncached forward pass."""
     tokens = torch.tensor([prompt + completion.token_ids])
     logits = model(tokens).logits[0, len(prompt) - 1 : -1].float() / temperature
     return logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None])[:, 0]
 
 
-async def generate_all(engine, prompts, samplings) -> list[Completion]:
+async def generate_all(engine, prompts, samplings) -> list[Written]:
     calls = (
-        engine.generate(prompt, sampling, session=str(i))
+        ask(engine, prompt, sampling, session=str(i))
         for i, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True))
     )
     return await asyncio.gather(*calls)
@@ -76,12 +76,12 @@ async def test_greedy_equals_the_models_own_generate(any_model):
 
 async def test_a_request_joins_while_others_run(model, engine):
     first = asyncio.create_task(
-        engine.generate([1, 2, 3], Sampling(max_tokens=80, temperature=0), session="long")
+        ask(engine, [1, 2, 3], Sampling(max_tokens=80, temperature=0), session="long")
     )
     while engine.stats.steps < 3:
         await asyncio.sleep(0)
     prompt = [5] * 12
-    joined = await engine.generate(prompt, Sampling(max_tokens=4, seed=1), session="joins")
+    joined = await ask(engine, prompt, Sampling(max_tokens=4, seed=1), session="joins")
     assert not first.done()
     alone = await first
     for ids, completion in (([1, 2, 3], alone), (prompt, joined)):
@@ -114,12 +114,8 @@ async def test_rows_of_one_prompt_differ_by_their_seed_alone(engine):
 
 
 async def test_a_cancelled_request_frees_its_row_and_the_others_go_on(model, engine):
-    doomed = asyncio.create_task(
-        engine.generate([1] * 9, Sampling(max_tokens=80), session="doomed")
-    )
-    kept = asyncio.create_task(
-        engine.generate([2], Sampling(max_tokens=60, seed=3), session="kept")
-    )
+    doomed = asyncio.create_task(ask(engine, [1] * 9, Sampling(max_tokens=80), session="doomed"))
+    kept = asyncio.create_task(ask(engine, [2], Sampling(max_tokens=60, seed=3), session="kept"))
     while engine.stats.steps < 3:
         await asyncio.sleep(0)
     doomed.cancel()
@@ -132,7 +128,7 @@ async def test_a_cancelled_request_frees_its_row_and_the_others_go_on(model, eng
 
 
 async def test_the_engine_is_idle_after_sleep(engine):
-    task = asyncio.create_task(engine.generate([1], Sampling(max_tokens=80), session="a"))
+    task = asyncio.create_task(ask(engine, [1], Sampling(max_tokens=80), session="a"))
     while engine.stats.steps < 1:
         await asyncio.sleep(0)
     task.cancel()
@@ -144,7 +140,7 @@ async def test_the_engine_is_idle_after_sleep(engine):
 
 async def test_a_seed_gives_the_same_tokens_whatever_its_batch_mates(engine):
     sampling = Sampling(max_tokens=30, seed=11)
-    alone = await engine.generate([7, 8], sampling, session="a")
+    alone = await ask(engine, [7, 8], sampling, session="a")
     mates = [Sampling(max_tokens=5 + i, seed=i) for i in range(9)]
     done = await generate_all(engine, [*make_prompts(9), [7, 8]], [*mates, sampling])
     assert done[-1].token_ids == alone.token_ids
@@ -156,17 +152,17 @@ async def test_requests_without_a_seed_differ(engine):
 
 
 async def test_top_k_one_equals_greedy_with_probability_one(engine):
-    greedy = await engine.generate([4], Sampling(max_tokens=9, temperature=0), session="a")
-    top = await engine.generate([4], Sampling(max_tokens=9, top_k=1), session="b")
+    greedy = await ask(engine, [4], Sampling(max_tokens=9, temperature=0), session="a")
+    top = await ask(engine, [4], Sampling(max_tokens=9, top_k=1), session="b")
     assert top.token_ids == greedy.token_ids
     assert top.logprobs == [0.0] * 9
 
 
 async def test_a_stop_token_ends_the_completion_and_is_its_last_token(engine):
-    free = await engine.generate([4], Sampling(max_tokens=20, temperature=0), session="a")
+    free = await ask(engine, [4], Sampling(max_tokens=20, temperature=0), session="a")
     stop = free.token_ids[6]
     sampling = Sampling(max_tokens=20, temperature=0, stop_token_ids=(stop,))
-    done = await engine.generate([4], sampling, session="b")
+    done = await ask(engine, [4], sampling, session="b")
     end = free.token_ids.index(stop) + 1
     assert done.token_ids == free.token_ids[:end]
     assert done.finish_reason == "stop"
@@ -174,7 +170,7 @@ async def test_a_stop_token_ends_the_completion_and_is_its_last_token(engine):
 
 
 async def test_one_token_may_be_asked_for(engine):
-    done = await engine.generate([4], Sampling(max_tokens=1), session="a")
+    done = await ask(engine, [4], Sampling(max_tokens=1), session="a")
     assert (len(done.token_ids), done.finish_reason) == (1, "length")
 
 
@@ -185,7 +181,7 @@ def test_a_model_with_recurrent_layers_is_refused_at_once():
 
 
 async def test_generation_ends_at_the_models_last_position(engine):
-    done = await engine.generate([1] * 90, Sampling(max_tokens=50), session="a")
+    done = await ask(engine, [1] * 90, Sampling(max_tokens=50), session="a")
     assert (len(done.token_ids), done.finish_reason) == (6, "length")
 
 
@@ -199,7 +195,7 @@ async def test_generation_ends_at_the_models_last_position(engine):
 )
 async def test_a_prompt_that_cannot_be_completed_is_refused(engine, prompt, message):
     with pytest.raises(EngineError, match=message):
-        await engine.generate(prompt, Sampling(max_tokens=5), session="a")
+        await ask(engine, prompt, Sampling(max_tokens=5), session="a")
 
 
 async def test_a_failing_forward_pass_fails_the_requests_and_not_the_engine(model, engine):
@@ -210,20 +206,20 @@ async def test_a_failing_forward_pass_fails_the_requests_and_not_the_engine(mode
 
     model.lm_head.forward = fail
     results = await asyncio.gather(
-        *(engine.generate([i], Sampling(max_tokens=5), session=str(i)) for i in range(3)),
+        *(ask(engine, [i], Sampling(max_tokens=5), session=str(i)) for i in range(3)),
         return_exceptions=True,
     )
     assert all(isinstance(error, EngineError) for error in results)
     assert "out of memory" in str(results[0])
     model.lm_head.forward = healthy
-    done = await engine.generate([1], Sampling(max_tokens=5), session="after")
+    done = await ask(engine, [1], Sampling(max_tokens=5), session="after")
     assert len(done.token_ids) == 5
 
 
 async def test_deterministic_results_are_bit_identical_in_any_company(model):
     sampling = Sampling(max_tokens=30, seed=5)
     engine = TransformersEngine(model, deterministic=True)
-    alone = await engine.generate([7, 8, 9], sampling, session="a")
+    alone = await ask(engine, [7, 8, 9], sampling, session="a")
     mates = [Sampling(max_tokens=8, seed=i) for i in range(5)]
     done = await generate_all(engine, [*make_prompts(5), [7, 8, 9]], [*mates, sampling])
     assert done[-1] == alone
@@ -233,7 +229,7 @@ async def test_deterministic_results_are_bit_identical_in_any_company(model):
 async def test_forward_passes_run_off_the_event_loop(model, engine):
     threads = []
     handle = model.register_forward_pre_hook(lambda *_: threads.append(threading.get_ident()))
-    await engine.generate([1], Sampling(max_tokens=3), session="a")
+    await ask(engine, [1], Sampling(max_tokens=3), session="a")
     handle.remove()
     assert len(set(threads)) == 1
     assert threading.get_ident() not in threads
@@ -243,7 +239,7 @@ async def test_generation_leaves_modes_and_gradients_as_they_were(model, engine)
     model.train()
     model.lm_head.eval()
     modes = [module.training for module in model.modules()]
-    await engine.generate([1, 2], Sampling(max_tokens=5), session="a")
+    await ask(engine, [1, 2], Sampling(max_tokens=5), session="a")
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.requires_grad for parameter in model.parameters())
     model(torch.tensor([[1, 2]])).logits.sum().backward()
@@ -251,28 +247,29 @@ async def test_generation_leaves_modes_and_gradients_as_they_were(model, engine)
 
 async def test_the_trainers_own_module_is_not_copied(model, engine):
     before = {name: p._version for name, p in model.named_parameters()}
-    await engine.update_weights(ModuleWeights(module=model), 4)
+    await engine.update_weights(published(model, 4))
     assert {name: p._version for name, p in model.named_parameters()} == before
-    done = await engine.generate([1], Sampling(max_tokens=1), session="a")
-    assert set(done.policy_versions) == {4}
+    done = await ask(engine, [1], Sampling(max_tokens=1), session="a")
+    assert set(done.versions) == {4}
 
 
 async def test_weights_of_another_module_are_copied(model, engine):
     torch.manual_seed(1)
     other = type(model)(model.config).eval()
-    await engine.update_weights(ModuleWeights(module=other), 1)
-    done = await engine.generate([1, 2], Sampling(max_tokens=9, seed=0), session="a")
+    await engine.update_weights(published(other, 1))
+    done = await ask(engine, [1, 2], Sampling(max_tokens=9, seed=0), session="a")
     expected = full_logprobs(other, [1, 2], done)
     assert torch.allclose(torch.tensor(done.logprobs), expected, atol=1e-4)
 
 
-class Tensors:
-    """A weight source made of pairs."""
+class Tensors(torch.nn.Module):
+    """A module whose parameters are pairs of the test's choice."""
 
     def __init__(self, pairs):
+        super().__init__()
         self.pairs = pairs
 
-    def named_tensors(self):
+    def named_parameters(self, *args, **kwargs):
         yield from self.pairs
 
 
@@ -285,36 +282,36 @@ class Tensors:
     ],
 )
 async def test_weights_that_do_not_match_are_named(model, engine, change, message):
-    pairs = list(ModuleWeights(module=model).named_tensors())
+    pairs = [(name, p.detach()) for name, p in model.named_parameters()]
     with pytest.raises(EngineError, match=message):
-        await engine.update_weights(Tensors(change(pairs)), 1)
+        await engine.update_weights(published(Tensors(change(pairs)), 1))
     assert engine.policy_version == 0
 
 
 async def test_weights_are_refused_while_requests_are_in_flight(model, engine):
-    task = asyncio.create_task(engine.generate([1], Sampling(max_tokens=80), session="a"))
+    task = asyncio.create_task(ask(engine, [1], Sampling(max_tokens=80), session="a"))
     await asyncio.sleep(0)
     with pytest.raises(EngineError, match="1 requests are in flight"):
-        await engine.update_weights(ModuleWeights(module=model), 1)
+        await engine.update_weights(published(model, 1))
     await task
 
 
 async def test_close_fails_what_is_in_flight_and_refuses_more(model):
     engine = TransformersEngine(model)
-    task = asyncio.create_task(engine.generate([1], Sampling(max_tokens=80), session="a"))
+    task = asyncio.create_task(ask(engine, [1], Sampling(max_tokens=80), session="a"))
     await asyncio.sleep(0)
     await engine.close()
     with pytest.raises(EngineError, match="closed while"):
         await task
     with pytest.raises(EngineError, match="is closed"):
-        await engine.generate([1], Sampling(max_tokens=1), session="a")
+        await ask(engine, [1], Sampling(max_tokens=1), session="a")
     await engine.close()
 
 
 def test_an_engine_serves_one_event_loop_after_another():
     engine = TransformersEngine(build_model("llama"))
     sampling = Sampling(max_tokens=4, seed=0)
-    first = asyncio.run(engine.generate([1], sampling, session="a"))
-    second = asyncio.run(engine.generate([1], sampling, session="b"))
+    first = asyncio.run(ask(engine, [1], sampling, session="a"))
+    second = asyncio.run(ask(engine, [1], sampling, session="b"))
     assert first == second
     asyncio.run(engine.close())

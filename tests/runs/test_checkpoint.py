@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from agentrl.plugins.reference import load_plugin
 from agentrl.errors import ConfigError, NotReadyError
+from agentrl.learner.models import open_reference
+from agentrl.plugins.reference import load_plugin
 from agentrl.runs.checkpoint import STATE_FILE
 from agentrl.trainer.trainer import Trainer
 
@@ -24,7 +25,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_whole(
+async def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_whole(
     make_config: Any, small_disk: Path
 ) -> None:
     # One checkpoint takes about 250 KB: the second fits, the third does not.
@@ -32,7 +33,7 @@ def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_whole(
         output_dir=str(small_disk), checkpoint={"every": 1, "keep": 5}, train={"steps": 9}
     )
     with pytest.raises(NotReadyError, match=r"the disk is full.*--resume"):
-        Trainer(config).train()
+        await Trainer(config).run()
     checkpoints = config.run_dir / "checkpoints"
     names = sorted(path.name for path in checkpoints.iterdir())
     assert names
@@ -44,7 +45,9 @@ def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_whole(
     resumed = make_config(
         output_dir=str(small_disk), checkpoint={"every": 0, "keep": 1}, train={"steps": 9}
     )
-    assert Trainer(resumed, resume=True).progress.step == int(names[-1].removeprefix("step-"))
+    trainer = Trainer(resumed, resume=True)
+    async with trainer.opened():
+        assert trainer.progress.step == int(names[-1].removeprefix("step-"))
 
 
 def test_what_a_killed_save_left_behind_is_overwritten(make_config: Any) -> None:
@@ -65,7 +68,7 @@ def test_a_state_that_is_not_one_is_named(make_config: Any, content: bytes) -> N
     Trainer(config).train()
     (config.run_dir / "checkpoints" / "step-3" / STATE_FILE).write_bytes(content)
     with pytest.raises(ConfigError, match=rf"step-3: its {STATE_FILE} cannot be read"):
-        Trainer(config, resume=True)
+        Trainer(config, resume=True).train()
 
 
 def test_records_are_not_thrown_away_when_the_checkpoint_is_gone(make_config: Any) -> None:
@@ -99,18 +102,17 @@ def test_a_resumed_penalty_needs_the_saved_reference(make_config: Any) -> None:
         Trainer(longer, resume=True).train()
 
 
-def test_the_reference_of_a_resumed_run_is_the_first_policy(
+async def test_the_reference_of_a_resumed_run_is_the_first_policy(
     make_config: Any, tiny_policy: str
 ) -> None:
     config = make_config(algorithm={"kl": {"coefficient": 0.1}})
-    Trainer(config).train()
-    longer = make_config(
-        algorithm={"kl": {"coefficient": 0.1}}, train={"steps": 4, "prompts_per_step": 2}
-    )
-    trainer = Trainer(longer, resume=True)
-    assert trainer.progress.step == 3
+    await Trainer(config).run()
     first = load_plugin(tiny_policy)(config.seed)[0].state_dict()
-    reference = trainer._updater()._reference.state_dict()
-    assert all(value.equal(reference[name]) for name, value in first.items())
-    live = trainer.runtime.policy.model.state_dict()
-    assert not all(value.equal(live[name]) for name, value in first.items())
+    async with Trainer(config, resume=True).opened() as session:
+        assert session.run.progress.step == 3
+        reference = open_reference(
+            config.run_dir / "reference", session.policy.model, 3
+        ).state_dict()
+        live = session.policy.model.model.state_dict()
+        assert all(value.equal(reference[name]) for name, value in first.items())
+        assert not all(value.equal(live[name]) for name, value in first.items())

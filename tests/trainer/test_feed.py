@@ -10,21 +10,28 @@ from agentrl.contracts.reward import RewardEntry, RewardLedger
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
 from agentrl.errors import ConfigError
-from agentrl.runs.checkpoint import Progress
-from agentrl.trainer.feed import GroupFeed, staleness
+from agentrl.rollout.metrics import staleness
+from agentrl.runs.progress import Progress
+from agentrl.trainer.feed import GroupFeed
 
 SAMPLES = [sample(index=i) for i in range(5)]
 Outcome = Callable[[str], Group]
+Recorded = tuple[str, int, str]
+
+
+PROMPT = Turn(kind=TurnKind.PROMPT, messages=(), token_ids=[1])
 
 
 def policy_turn(versions: Sequence[int], mask: Sequence[int] | None = None) -> Turn:
     return Turn(
         kind=TurnKind.POLICY,
         messages=({"role": "assistant", "content": "x"},),
-        token_ids=(1,) * len(versions),
-        mask=tuple(mask or [1] * len(versions)),
-        logprobs=(-1.0,) * len(versions),
-        policy_versions=tuple(versions),
+        token_ids=[1] * len(versions),
+        mask=mask or [1] * len(versions),
+        logprobs=[-1.0] * len(versions),
+        versions=versions,
+        parent=0,
+        kept=1,
     )
 
 
@@ -32,8 +39,7 @@ def trajectory(*turns: Turn, reward: float = 0.0, dropped: bool = False) -> Traj
     return Trajectory(
         id="t",
         sample=sample(),
-        prompt_ids=(1,),
-        turns=turns,
+        turns=(PROMPT, *turns),
         rewards=RewardLedger((RewardEntry(source="task", value=reward),)),
         termination=Termination.ANSWERED,
         dropped=dropped,
@@ -122,14 +128,32 @@ def rollout() -> ManualRollout:
 
 
 @pytest.fixture
-def make_feed(rollout: ManualRollout, make_config: Any) -> Callable[..., GroupFeed]:
+def recorded() -> list[Recorded]:
+    """What was recorded: group, step, fate."""
+    return []
+
+
+def rewards_differ(group: Group) -> bool:
+    return len({t.reward for t in group.kept}) > 1
+
+
+@pytest.fixture
+def make_feed(
+    rollout: ManualRollout, make_config: Any, recorded: list[Recorded]
+) -> Callable[..., GroupFeed]:
     """Make a feed of two groups a step; keyword arguments are of the rollout section."""
 
     def make(progress: Progress, *, on: Any = None, size: int = 2, **settings: Any) -> GroupFeed:
+        async def record(group: Group, *, step: int, fate: str) -> None:
+            await asyncio.sleep(0)
+            recorded.append((group.id, step, fate))
+
         config = make_config(
             rollout={"group_size": 3, **settings}, train={"steps": 9, "prompts_per_step": size}
         )
-        return GroupFeed(on or rollout, SAMPLES, config, progress)
+        return GroupFeed(
+            on or rollout, SAMPLES, config, progress, has_signal=rewards_differ, record=record
+        )
 
     return make
 
@@ -195,13 +219,14 @@ async def test_more_complete_at_once_than_a_step_needs_and_the_rest_is_for_the_n
 
 
 async def test_groups_older_than_the_bound_are_dropped_counted_and_no_longer_pending(
-    rollout: ManualRollout, make_feed: Any
+    rollout: ManualRollout, make_feed: Any, recorded: list[Recorded]
 ) -> None:
     progress = Progress(step=3)
     async with aclosing(make_feed(progress, max_staleness=1)) as feed:
         async with taking(feed, version=3) as step:
             await rollout.finish("step1-0", outcome=of(version=1))
             assert progress.pending == [1, 2, 3, 4]
+            assert recorded == [("step1-0", 4, "stale")]
             assert rollout.begun[4:] == ["step3-0"]
             await rollout.finish("step1-1", outcome=of(version=2))
             await rollout.finish("step2-0", outcome=of(version=3))
@@ -237,6 +262,19 @@ async def test_oversampling_takes_the_first_to_complete_and_cancels_the_surplus(
         assert progress.pending == [4, 5]
 
 
+async def test_surplus_groups_that_are_complete_are_recorded(
+    rollout: ManualRollout, make_feed: Any, recorded: list[Recorded]
+) -> None:
+    progress = Progress()
+    async with aclosing(make_feed(progress, oversample=2.0)) as feed:
+        async with taking(feed) as step:
+            await rollout.finish("step1-0", "step1-1", "step2-1")
+        assert ids(step) == {0: "step1-0", 1: "step1-1"}
+        assert recorded == [("step2-1", 1, "surplus")]
+        assert feed.metrics()["rollout/groups_surplus"] == 2
+        assert progress.pending == [0, 1]
+
+
 @pytest.mark.parametrize(("size", "oversample", "begun"), [(10, 1.1, 11), (2, 1.2, 3), (4, 1.0, 4)])
 async def test_oversampling_begins_the_share_rounded_up(
     rollout: ManualRollout, make_feed: Any, size: int, oversample: float, begun: int
@@ -248,7 +286,7 @@ async def test_oversampling_begins_the_share_rounded_up(
 
 
 async def test_refill_replaces_groups_without_a_signal_up_to_the_limit(
-    rollout: ManualRollout, make_feed: Any
+    rollout: ManualRollout, make_feed: Any, recorded: list[Recorded]
 ) -> None:
     progress = Progress()
     async with aclosing(make_feed(progress, refill=True, max_refills=2)) as feed:
@@ -263,6 +301,7 @@ async def test_refill_replaces_groups_without_a_signal_up_to_the_limit(
             await rollout.finish("step2-1")
         assert ids(step) == {2: "step2-0", 3: "step2-1"}
         assert feed.metrics()["rollout/groups_refilled"] == 2
+        assert recorded == [("step1-0", 1, "refilled"), ("step1-1", 1, "refilled")]
         # The limit is of one step.
         async with taking(feed) as step:
             await rollout.finish("step3-0", outcome=of((1.0, 1.0)))
@@ -336,8 +375,9 @@ def test_staleness_is_the_lag_of_the_oldest_trained_token() -> None:
     tool = Turn(
         kind=TurnKind.TOOL,
         messages=({"role": "tool", "content": "3"},),
-        token_ids=(1, 2),
-        mask=(0, 0),
+        token_ids=[1, 2],
+        parent=0,
+        kept=1,
     )
     mixed = trajectory(policy_turn([5, 6]), tool, policy_turn([4, 7]))
     untrained = trajectory(policy_turn([1, 7], mask=[0, 1]))

@@ -10,6 +10,7 @@ import pytest
 
 from agentrl.config.run import RunConfig
 from agentrl.runs.reporter import Reporter
+from agentrl.traces.store import read_traces
 from agentrl.trainer.trainer import Trainer
 
 SFT_STEPS, STEPS = 2, 3
@@ -47,15 +48,21 @@ class Interrupter(Reporter):
         self._hear(f"{name} ended")
 
 
+def tokens(run: Path) -> list[Any]:
+    return [
+        [turn.token_ids.tolist() for turn in trajectory.turns]
+        for trace in read_traces(run / "traces" / "train.jsonl.gz")
+        for trajectory in trace.group.trajectories
+    ]
+
+
 def records(run: Path) -> tuple[list[Any], list[Any]]:
     """Return all metrics but times and speeds, and every sampled token."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     metrics = [
         {k: v for k, v in row.items() if not k.startswith(("timing_s/", "perf/"))} for row in rows
     ]
-    lines = (run / "traces" / "train.jsonl").read_text().splitlines()
-    tokens = [[t["token_ids"] for t in json.loads(x)["trajectory"]["turns"]] for x in lines]
-    return metrics, tokens
+    return metrics, tokens(run)
 
 
 def test_an_interrupt_at_any_event_and_a_resume_change_no_number(

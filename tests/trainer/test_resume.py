@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from agentrl.config.run import RunConfig
+from agentrl.traces.store import read_traces
+from agentrl.trainer.phases import reinforcement
 from agentrl.trainer.trainer import Trainer
 
 SCRIPT = """
@@ -71,9 +73,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def tokens(run: Path) -> list[Any]:
-    lines = (run / "traces" / "train.jsonl").read_text().splitlines()
     return [
-        [turn["token_ids"] for turn in json.loads(line)["trajectory"]["turns"]] for line in lines
+        [turn.token_ids.tolist() for turn in trajectory.turns]
+        for trace in read_traces(run / "traces" / "train.jsonl.gz")
+        for trajectory in trace.group.trajectories
     ]
 
 
@@ -139,11 +142,19 @@ def test_a_checkpoint_is_a_hugging_face_folder(make_config: Any, step: int) -> N
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     config = make_config(checkpoint={"every": 1, "keep": 5})
-    trainer = Trainer(config)
-    trainer.train()
+    Trainer(config).train()
     folder = config.run_dir / "checkpoints" / f"step-{step}"
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
     assert AutoTokenizer.from_pretrained(folder).chat_template
-    if step == 3:
-        live = trainer.runtime.policy.model.state_dict()
-        assert all(value.equal(live[name]) for name, value in model.state_dict().items())
+
+
+async def test_the_last_checkpoint_holds_the_weights_that_were_trained(make_config: Any) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = make_config()
+    trainer = Trainer(config)
+    async with trainer.opened() as session:
+        await reinforcement.run(session, 3)
+        live = session.policy.model.model.state_dict()
+    saved = AutoModelForCausalLM.from_pretrained(config.run_dir / "checkpoints" / "step-3")
+    assert all(value.equal(live[name]) for name, value in saved.state_dict().items())

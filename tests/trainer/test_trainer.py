@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 
-from agentrl.data.order import take
-from agentrl.data.rows import read_rows
 from agentrl.engines.transformers import TransformersEngine
 from agentrl.errors import ConfigError, EngineError, NotReadyError, RunError
-from agentrl.learner.models import Policy
+from agentrl.learner.models import Model
 from agentrl.runs import checkpoint
 from agentrl.trainer.trainer import Trainer
 
@@ -21,49 +19,6 @@ class Broken(BaseTool):
     async def create(self, instance_id=None, **kwargs):
         raise InfraError("the backend is gone")
 """
-
-
-def test_every_position_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
-    first = list(take(10, start=0, size=10, seed=1))
-    second = list(take(10, start=10, size=10, seed=1))
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second
-    assert list(take(10, start=5, size=10, seed=1)) == first[5:] + second[:5]
-    assert list(take(10, start=0, size=10, seed=2)) != first
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "why"),
-    [
-        ("a.jsonl", None, "no such file"),
-        ("a.jsonl", "", "is empty"),
-        ("a.jsonl", '{"prompt": 1}\n{', "line 2: not JSON"),
-        ("a.jsonl", "[1]\n", "expected an object"),
-        ("a.txt", "x", r"expected \.jsonl"),
-    ],
-)
-def test_data_that_cannot_be_read_is_one_error(
-    tmp_path: Path, name: str, content: str | None, why: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(ConfigError, match=why):
-        read_rows(str(tmp_path / name), split="train")
-
-
-def test_a_line_separator_inside_a_string_does_not_end_the_row(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"prompt": "one\u2028two"}\n', encoding="utf-8")
-    assert read_rows(str(tmp_path / "a.jsonl"), split="train") == [{"prompt": "one\u2028two"}]
-
-
-def test_parquet_rows_are_read(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
-    from pyarrow import parquet
-
-    table = pyarrow.Table.from_pylist([{"prompt": [{"role": "user", "content": "hi"}]}])
-    parquet.write_table(table, tmp_path / "a.parquet")
-    rows = read_rows(str(tmp_path / "a.parquet"), split="train")
-    assert rows == [{"prompt": [{"role": "user", "content": "hi"}]}]
 
 
 def test_a_run_records_metrics_under_the_fields_names(make_config: Any) -> None:
@@ -107,15 +62,15 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint(
     make_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(checkpoint={"every": 1, "keep": 3})
-    save, calls = Policy.save, []
+    save, calls = Model.save, []
 
-    def full_at_the_third(self: Policy, folder: Path) -> None:
+    def full_at_the_third(self: Model, folder: Path) -> None:
         calls.append(folder)
         save(self, folder)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Policy, "save", full_at_the_third)
+    monkeypatch.setattr(Model, "save", full_at_the_third)
     with pytest.raises(NotReadyError, match="the disk is full"):
         Trainer(config).train()
     checkpoints = config.run_dir / "checkpoints"
@@ -136,12 +91,12 @@ def test_a_torn_trainer_state_is_one_error(make_config: Any) -> None:
     state = config.run_dir / "checkpoints" / "step-3" / checkpoint.STATE_FILE
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ConfigError, match="cannot be read"):
-        Trainer(config, resume=True)
+        Trainer(config, resume=True).train()
 
 
 def test_a_device_that_is_not_there_is_named(make_config: Any, tiny_policy: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.device 'warp'"):
-        Trainer(make_config(model={"builder": tiny_policy, "device": "warp"}))
+        Trainer(make_config(model={"builder": tiny_policy, "device": "warp"})).train()
 
 
 def test_a_row_without_a_prompt_is_named_before_anything_is_written(

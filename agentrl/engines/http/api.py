@@ -4,11 +4,14 @@ A `ServerApi` only says which request to send and how to read the answer. Routin
 deadlines are the engine's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from agentrl.contracts.engine import Completion, Sampling
+from agentrl.engines.tokens import completion
 from agentrl.errors import EngineError
 
 
@@ -35,17 +38,17 @@ class ServerApi(Protocol):
             EngineError: the answer lacks token ids or log-probabilities.
         """
 
-    def score(self, token_ids: list[int]) -> Call:
+    def score(self, token_ids: Sequence[int]) -> Call:
         """Return the request for the log-probabilities of given tokens."""
 
-    def scores(self, answer: Any, token_ids: list[int]) -> list[float]:
+    def scores(self, answer: Any, token_ids: Sequence[int]) -> list[float]:
         """Read them: of every token but the first."""
 
     def update(self, folder: str) -> list[Call]:
         """Return the requests that load a folder's weights; none of the engine's is in flight."""
 
 
-class VllmApi:
+class VllmApi(ServerApi):
     """`vllm serve`, 0.24 to 0.32.
 
     Start it with `VLLM_SERVER_DEV_MODE=1`, `--logprobs-mode processed_logprobs`,
@@ -63,8 +66,8 @@ class VllmApi:
     def __init__(self, model: str) -> None:
         self._model = model
 
+    @override
     def generate(self, prompt_ids: list[int], sampling: Sampling) -> Call:
-        """Return the request for a completion."""
         body = {
             "model": self._model,
             "prompt": prompt_ids,
@@ -79,8 +82,8 @@ class VllmApi:
         }
         return Call(path="/v1/completions", body=body)
 
+    @override
     def completion(self, answer: Any, version: int) -> Completion | None:
-        """Read a completion; None when the server aborted it."""
         choice = answer["choices"][0]
         if choice["finish_reason"] not in ("stop", "length"):
             return None
@@ -91,19 +94,24 @@ class VllmApi:
             version,
         )
 
-    def score(self, token_ids: list[int]) -> Call:
-        """Return the request for the log-probabilities of given tokens."""
-        body = {"model": self._model, "prompt": token_ids, "max_tokens": 1, "prompt_logprobs": 0}
+    @override
+    def score(self, token_ids: Sequence[int]) -> Call:
+        body = {
+            "model": self._model,
+            "prompt": list(token_ids),
+            "max_tokens": 1,
+            "prompt_logprobs": 0,
+        }
         return Call(path="/v1/completions", body=body)
 
-    def scores(self, answer: Any, token_ids: list[int]) -> list[float]:
-        """Read them: of every token but the first."""
+    @override
+    def scores(self, answer: Any, token_ids: Sequence[int]) -> list[float]:
         positions = answer["choices"][0]["prompt_logprobs"][1:]
         pairs = zip(token_ids[1:], positions, strict=True)
         return [position[str(token)]["logprob"] for token, position in pairs]
 
+    @override
     def update(self, folder: str) -> list[Call]:
-        """Return the requests that load a folder's weights."""
         load = {"method": "load_weights_from_folder", "args": [folder]}
         return [
             Call(path="/pause?mode=abort"),
@@ -113,13 +121,13 @@ class VllmApi:
         ]
 
 
-class SglangApi:
+class SglangApi(ServerApi):
     """SGLang's native `/generate`. Its log-probabilities are of the distribution sampled from."""
 
     update_needs = "it has to see engine.weight_dir"
 
+    @override
     def generate(self, prompt_ids: list[int], sampling: Sampling) -> Call:
-        """Return the request for a completion."""
         parameters: dict[str, Any] = {
             "max_new_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
@@ -133,8 +141,8 @@ class SglangApi:
         body = {"input_ids": prompt_ids, "sampling_params": parameters, "return_logprob": True}
         return Call(path="/generate", body=body)
 
+    @override
     def completion(self, answer: Any, version: int) -> Completion | None:
-        """Read a completion; None when the server aborted it."""
         meta = answer["meta_info"]
         reason = (meta.get("finish_reason") or {}).get("type")
         if reason not in ("stop", "length"):
@@ -143,22 +151,22 @@ class SglangApi:
         token_ids = answer.get("output_ids") or [entry[1] for entry in entries]
         return _completion(token_ids, [entry[0] for entry in entries], reason, version)
 
-    def score(self, token_ids: list[int]) -> Call:
-        """Return the request for the log-probabilities of given tokens."""
+    @override
+    def score(self, token_ids: Sequence[int]) -> Call:
         body = {
-            "input_ids": token_ids,
+            "input_ids": list(token_ids),
             "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
             "return_logprob": True,
             "logprob_start_len": 0,
         }
         return Call(path="/generate", body=body)
 
-    def scores(self, answer: Any, token_ids: list[int]) -> list[float]:
-        """Read them: of every token but the first."""
+    @override
+    def scores(self, answer: Any, token_ids: Sequence[int]) -> list[float]:
         return [float(entry[0]) for entry in answer["meta_info"]["input_token_logprobs"][1:]]
 
+    @override
     def update(self, folder: str) -> list[Call]:
-        """Return the requests that load a folder's weights."""
         return [
             # Other modes keep the requests of others, and their cache with them.
             Call(path="/pause_generation", body={"mode": "abort"}),
@@ -176,9 +184,4 @@ def _completion(
             "the server's answer has no token ids with a log-probability each; use a vLLM of 0.24 "
             "or later, or SGLang, as engine.api says"
         )
-    return Completion(
-        token_ids=token_ids,
-        logprobs=logprobs,
-        finish_reason=reason,
-        policy_versions=[version] * len(token_ids),
-    )
+    return completion(token_ids, logprobs, version, reason)

@@ -10,22 +10,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from typing_extensions import override
+
+from agentrl.config.engine import HttpEngineConfig
 from agentrl.contracts.call import ParsedTurn, broken_call, read_call
-from agentrl.contracts.engine import Completion, Sampling
-from agentrl.contracts.message import Message
+from agentrl.contracts.engine import ChatBackend, Sampling
+from agentrl.contracts.message import Message, media_of
 from agentrl.contracts.tool import ToolCall
 from agentrl.engines.http.api import Call
-from agentrl.engines.http.engine import HttpEngine, understood
-from agentrl.errors import EngineError
-
-_NO_TOKENS = "a chat endpoint gives no token ids; use it for `eval` and `rollout` only"
+from agentrl.engines.http.serving import ServerPool, understood
+from agentrl.errors import EngineError, NotReadyError
 
 
-class ChatEngine(HttpEngine):
-    """Asks a chat endpoint for every policy turn."""
+class ChatEngine(ChatBackend):
+    """Asks a chat endpoint for every policy turn. Call `start` first."""
 
-    health_path = "/v1/models"
+    def __init__(self, config: HttpEngineConfig) -> None:
+        self.failure: str | None = None
+        self._pool = ServerPool(config, health_path="/v1/models")
+        self._model = config.model
 
+    async def start(self) -> None:
+        """Find out who is there, and what their model is called.
+
+        Raises:
+            ConfigError: the key is not there.
+            NotReadyError: no replica answers.
+        """
+        await self._pool.start()
+        try:
+            self._model = self._model or await self._pool.served_model()
+        except NotReadyError:
+            await self.close()
+            raise
+
+    @override
     async def reply(
         self,
         messages: Sequence[Message],
@@ -34,11 +53,11 @@ class ChatEngine(HttpEngine):
         *,
         session: str,
     ) -> ParsedTurn:
-        """Return the policy's next turn.
-
-        Raises:
-            EngineError: the deadline passed, or every attempt failed.
-        """
+        if any(media_of(message["content"]) for message in messages):
+            raise EngineError(
+                f"request of {session}: the dialogue holds images or videos, and the policy has no "
+                f"eyes yet; use samples and tools of text alone"
+            )
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [_outgoing(message) for message in messages],
@@ -48,8 +67,8 @@ class ChatEngine(HttpEngine):
         }
         if tools:
             body["tools"] = list(tools)
-        async with self._deadline(f"request of {session}"):
-            answer, _ = await self._ask(Call(path="/v1/chat/completions", body=body), session)
+        async with self._pool.deadline(f"request of {session}"):
+            answer, _ = await self._pool.ask(Call(path="/v1/chat/completions", body=body), session)
         turn = sum(earlier["role"] == "assistant" for earlier in messages)
         with understood(answer):
             message = answer["choices"][0]["message"]
@@ -59,23 +78,13 @@ class ChatEngine(HttpEngine):
             )
             return ParsedTurn(content=message.get("content") or "", calls=calls)
 
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
-        """Refuse.
+    @override
+    def drain_metrics(self) -> dict[str, float]:
+        return {"engine/replicas": float(len(self._pool.replicas.serving))}
 
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError(f"request of {session}: {_NO_TOKENS}")
-
-    async def score(self, token_ids: list[int]) -> list[list[float]]:
-        """Refuse.
-
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError(_NO_TOKENS)
+    @override
+    async def close(self) -> None:
+        await self._pool.close()
 
 
 def _outgoing(message: Message) -> dict[str, Any]:

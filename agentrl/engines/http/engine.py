@@ -1,6 +1,5 @@
-"""The engine of running servers: sticky sessions, health checks, retries, deadlines, updates.
+"""The engine of running servers: generation, scores and weight updates over a `ServerPool`.
 
-    generate -> the session's replica -> fails? -> out of service, another one -> ... -> deadline
     update_weights -> a folder of safetensors -> every replica: pause, load, drop caches, resume
 
 While weights are updated no request is under way: each is answered by one version. A replica that
@@ -10,38 +9,34 @@ comes back gets the current weights before it serves again.
 import asyncio
 import contextlib
 import itertools
-import logging
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_random_exponential
+from typing_extensions import override
 
 from agentrl.config.engine import HttpEngineConfig
-from agentrl.contracts.engine import Completion, Sampling, WeightSource
-from agentrl.engines.http.api import Call, ServerApi, SglangApi, VllmApi
-from agentrl.engines.http.replicas import Replica, Replicas
-from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.contracts.engine import (
+    Completion,
+    Engine,
+    Prompt,
+    PublishedWeights,
+    Sampling,
+    WeightPublisher,
+)
+from agentrl.engines.http.api import ServerApi, SglangApi, VllmApi
+from agentrl.engines.http.replicas import Replica
+from agentrl.engines.http.serving import ReplicaError, ServerPool, understood
+from agentrl.engines.tokens import token_list
+from agentrl.errors import EngineError, NotReadyError
 
-logger = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S, HEALTH_TIMEOUT_S = 5.0, 5.0
-LONGEST_PAUSE_S, RETRY_S = 5.0, 1.0
-MISSES = 2
-"""Of health checks in a row, before a replica's requests are sent to another."""
+RETRY_S = 1.0
 
 
-class ReplicaError(EngineError):
-    """One replica failed; another may do."""
-
-
-class HttpEngine:
+class HttpEngine(Engine):
     """Generates with one or several servers. Call `start` first.
 
     Args:
@@ -49,75 +44,54 @@ class HttpEngine:
         weight_dir: where weight updates are written, for both sides to see.
     """
 
-    health_path = "/health"
-
     def __init__(self, config: HttpEngineConfig, *, weight_dir: Path | None = None) -> None:
-        self.policy_version = 0
         self.failure: str | None = None
         self._config = config
-        self._model = config.model
+        self._pool = ServerPool(config, welcome=self._welcome)
         self._weight_dir = weight_dir
         self._own_dir: Path | None = None
         self._folder: Path | None = None
-        self._replicas = Replicas(config.urls)
-        self._client: httpx.AsyncClient | None = None
-        self._control: httpx.AsyncClient | None = None
         self._api: ServerApi | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._sync_s: float | None = None
-        self._open = asyncio.Event()
-        self._open.set()
         self._bringing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Find out who is there.
+        """Find out who is there, and what their model is called.
 
         Raises:
+            ConfigError: the key is not there.
             NotReadyError: no replica answers.
         """
-        limits = httpx.Limits(max_connections=self._config.max_connections)
-        timeout = httpx.Timeout(self._config.request_timeout_s, connect=CONNECT_TIMEOUT_S)
-        self._client = httpx.AsyncClient(headers=self._headers(), limits=limits, timeout=timeout)
-        # Of its own, so that neither waits for a connection behind the requests.
-        timeout = httpx.Timeout(self._config.update_timeout_s, connect=CONNECT_TIMEOUT_S)
-        self._control = httpx.AsyncClient(headers=self._headers(), timeout=timeout)
+        await self._pool.start()
+        if self._config.api == "sglang":
+            self._api = SglangApi()
+            return
         try:
-            self._api = await self._meet()
+            self._api = VllmApi(self._config.model or await self._pool.served_model())
         except NotReadyError:
             await self.close()
             raise
-        self._watch = asyncio.create_task(self._watch_health(), name="http-engine-health")
 
-    async def _meet(self) -> ServerApi:
-        """Find the servers, and what their model is called."""
-        await asyncio.gather(*(self._check(replica) for replica in self._replicas.all))
-        if not self._replicas.serving:
-            troubles = self._replicas.troubles()
-            raise NotReadyError(f"engine.urls: no server answers ({troubles}); start one")
-        if self._config.api == "sglang":
-            return SglangApi()
-        self._model = self._model or await self._served_model()
-        return VllmApi(self._model)
-
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
+    @override
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Complete one prompt on the session's replica, or on another if that one fails.
 
         Raises:
             EngineError: the deadline passed, or every attempt failed.
         """
-        api, call = self._open_api, self._open_api.generate(prompt_ids, sampling)
-        async with self._deadline(f"request of {session}"):
+        api = self._open_api
+        call = api.generate(token_list(prompt, session), sampling)
+        async with self._pool.deadline(f"request of {session}"):
             while True:
-                answer, version = await self._ask(call, session)
+                answer, version = await self._pool.ask(call, session)
                 with understood(answer):
                     completion = api.completion(answer, version)
                 # None: the server aborted it, and the turn begins anew.
                 if completion is not None:
                     return completion
 
-    async def score(self, token_ids: list[int]) -> list[list[float]]:
+    @override
+    async def score(self, token_ids: Sequence[int]) -> list[list[float]]:
         """Return every serving replica's log-probabilities of every token but the first.
 
         Raises:
@@ -125,12 +99,13 @@ class HttpEngine:
         """
         api, call = self._open_api, self._open_api.score(token_ids)
         answers: list[Any] = []
-        async with self._deadline("score"):
+        async with self._pool.deadline("score"):
             while not answers:
-                await self._replicas.choose("score")
-                serving = self._replicas.serving
+                await self._pool.replicas.choose("score")
+                serving = self._pool.replicas.serving
                 tried = await asyncio.gather(
-                    *(self._request(replica, call) for replica in serving), return_exceptions=True
+                    *(self._pool.request(replica, call) for replica in serving),
+                    return_exceptions=True,
                 )
                 for outcome in tried:
                     if isinstance(outcome, BaseException) and not isinstance(outcome, ReplicaError):
@@ -141,7 +116,8 @@ class HttpEngine:
         with understood(answers):
             return [api.scores(answer, token_ids) for answer in answers]
 
-    async def update_weights(self, weights: WeightSource, version: int) -> None:
+    @override
+    async def update_weights(self, publisher: WeightPublisher) -> None:
         """Write the weights where the servers see them, and have all in service load them.
 
         Raises:
@@ -149,64 +125,39 @@ class HttpEngine:
         """
         began = time.monotonic()
         try:
-            folder = await asyncio.to_thread(self._write, weights, version)
+            async with publisher.open() as weights:
+                version = weights.version
+                folder = await asyncio.to_thread(self._write, weights)
         except OSError as error:
             raise EngineError(f"engine.weight_dir: {error}") from error
         await self._await_replica()
         async with self._bringing:
-            self._open.clear()
+            self._pool.open.clear()
             try:
                 await self._bring_all(folder, version)
             finally:
-                self._open.set()
+                self._pool.open.set()
         self._sync_s = time.monotonic() - began
 
-    async def _await_replica(self) -> None:
-        """Wait for a server that restarts, as long as an update may take."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.update_timeout_s):
-                await self._replicas.choose("weights")
-
-    async def _bring_all(self, folder: Path, version: int) -> None:
-        before, self._folder = self._folder, folder
-        outcomes = await asyncio.gather(
-            *(self._bring(replica) for replica in self._replicas.serving),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if outcome is not None and not isinstance(outcome, EngineError | TimeoutError):
-                raise outcome
-        if not self._replicas.serving:
-            raise EngineError(
-                f"weight update to version {version}: no server took it "
-                f"({self._replicas.troubles()}); {self._open_api.update_needs}"
-            )
-        self.policy_version = version
-        if before is not None:
-            await asyncio.to_thread(shutil.rmtree, before, ignore_errors=True)
-
+    @override
     async def sleep(self) -> None:
-        """Do nothing: the servers' memory is their own."""
+        return None
 
+    @override
     async def wake(self) -> None:
-        """Do nothing."""
+        return None
 
+    @override
     def drain_metrics(self) -> dict[str, float]:
-        """Return the duration of the last update, and how many replicas serve."""
-        metrics = {"engine/replicas": float(len(self._replicas.serving))}
+        metrics = {"engine/replicas": float(len(self._pool.replicas.serving))}
         if self._sync_s is not None:
             metrics["engine/sync_s"] = self._sync_s
             self._sync_s = None
         return metrics
 
+    @override
     async def close(self) -> None:
-        """Let go of the servers, which stay up. May be called twice."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
-        for client in (self._client, self._control):
-            if client is not None:
-                await client.aclose()
+        await self._pool.close()
         for folder in (self._folder, self._own_dir):
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -217,110 +168,38 @@ class HttpEngine:
             raise EngineError("the engine is not open; await start() first")
         return self._api
 
-    def _headers(self) -> dict[str, str]:
-        name = self._config.api_key_env
-        if name is None:
-            return {}
-        if name not in os.environ:
-            raise ConfigError(f"engine.api_key_env: the environment variable {name} is not set")
-        return {"Authorization": f"Bearer {os.environ[name]}"}
+    async def _await_replica(self) -> None:
+        """Wait for a server that restarts, as long as an update may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.update_timeout_s):
+                await self._pool.replicas.choose("weights")
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self, what: str) -> Any:
-        limit = self._config.request_timeout_s
-        try:
-            async with asyncio.timeout(limit):
-                yield
-        except TimeoutError:
-            troubles = self._replicas.troubles()
-            raise EngineError(
-                f"{what}: no answer within engine.request_timeout_s={limit:g}"
-                + (f" ({troubles})" if troubles else "")
-            ) from None
-
-    async def _ask(self, call: Call, session: str) -> tuple[Any, int]:
-        """Send a call to the session's replica; after a failure, to the next.
-
-        Returns the answer, and the version of the weights that gave it.
-        """
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ReplicaError),
-            stop=stop_after_attempt(1 + self._config.retries),
-            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_S),
-            reraise=True,
+    async def _bring_all(self, folder: Path, version: int) -> None:
+        replicas = self._pool.replicas
+        before, self._folder = self._folder, folder
+        outcomes = await asyncio.gather(
+            *(self._bring(replica) for replica in replicas.serving), return_exceptions=True
         )
-        async for attempt in attempts:
-            with attempt:
-                while True:
-                    replica = await self._replicas.choose(session)
-                    if not self._open.is_set():
-                        await self._open.wait()
-                        continue
-                    version = self.policy_version
-                    answer = await self._request(replica, call)
-                    if answer is not None:
-                        return answer, version
-        raise AssertionError("unreachable")
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, EngineError | TimeoutError):
+                raise outcome
+        if not replicas.serving:
+            raise EngineError(
+                f"weight update to version {version}: no server took it "
+                f"({replicas.troubles()}); {self._open_api.update_needs}"
+            )
+        self._pool.version = version
+        if before is not None:
+            await asyncio.to_thread(shutil.rmtree, before, ignore_errors=True)
 
-    async def _request(self, replica: Replica, call: Call) -> Any:
-        """Send one call that an update, or the replica's loss, may end: None is returned then."""
-        assert self._client is not None
-        try:
-            return await replica.requests.run(self._post(self._client, replica, call))
-        except ReplicaError:
-            # It may be the request, an idle connection, or the replica: ask the replica.
-            if replica.healthy:
-                await self._check(replica)
-            raise
-
-    async def _post(self, client: httpx.AsyncClient, replica: Replica, call: Call) -> Any:
-        """Send one call to one replica."""
-        try:
-            answer = await client.post(replica.url + call.path, json=dict(call.body))
-        except httpx.HTTPError as error:
-            why = str(error) or type(error).__name__
-            raise ReplicaError(f"{replica.url}{call.path}: {why}") from error
-        status = answer.status_code
-        if status >= 400:
-            transient = status == 429 or status >= 500
-            why = f"{replica.url}{call.path}: {status} {answer.text[:300]}"
-            raise ReplicaError(why) if transient else EngineError(why)
-        try:
-            return answer.json() if answer.content[:1] in (b"{", b"[") else {}
-        except ValueError as error:
-            raise ReplicaError(f"{replica.url}{call.path}: broken JSON: {error}") from error
-
-    async def _watch_health(self) -> None:
-        await asyncio.gather(*(self._watch_replica(replica) for replica in self._replicas.all))
-
-    async def _watch_replica(self, replica: Replica) -> None:
-        while True:
-            await asyncio.sleep(self._config.health_every_s)
-            await self._check(replica)
-
-    async def _check(self, replica: Replica) -> None:
-        """Ask one replica how it is; bring it the weights it missed."""
-        assert self._control is not None
-        path = replica.url + self.health_path
-        try:
-            answer = await self._control.get(path, timeout=HEALTH_TIMEOUT_S)
-            answer.raise_for_status()
-            if not replica.healthy:
-                async with self._bringing:
-                    if self._folder is not None:
-                        await self._bring(replica)
-        except (httpx.HTTPError, EngineError, TimeoutError) as error:
-            replica.missed += 1
-            # A busy server may be late once; one that refuses is gone.
-            late = isinstance(error, httpx.TimeoutException)
-            if not (replica.healthy and late and replica.missed < MISSES):
-                self._replicas.down(replica, str(error) or type(error).__name__)
-            return
-        self._replicas.up(replica)
+    async def _welcome(self, replica: Replica) -> None:
+        """Bring a replica the weights that it missed."""
+        async with self._bringing:
+            if self._folder is not None:
+                await self._bring(replica)
 
     async def _bring(self, replica: Replica) -> None:
         """Have one replica load the current folder."""
-        assert self._control is not None
         calls = self._open_api.update(str(self._folder))
         try:
             async with asyncio.timeout(self._config.update_timeout_s):
@@ -328,24 +207,13 @@ class HttpEngine:
                     replica.requests.end()
                 await replica.requests.settle()
                 for call in calls:
-                    await self._post(self._control, replica, call)
+                    await self._pool.command(replica, call)
         except (EngineError, TimeoutError) as error:
             # What it computes with now is not known: it stays out until an update succeeds.
-            self._replicas.down(replica, f"weight update: {error or 'deadline passed'}")
+            self._pool.replicas.down(replica, f"weight update: {error or 'deadline passed'}")
             raise
 
-    async def _served_model(self) -> str:
-        assert self._control is not None
-        replica = self._replicas.serving[0]
-        try:
-            answer = await self._control.get(replica.url + "/v1/models")
-        except httpx.HTTPError as error:
-            raise NotReadyError(f"{replica.url}/v1/models: {error or type(error)}") from error
-        if answer.status_code != 200 or not answer.json().get("data"):
-            raise NotReadyError(f"{replica.url}/v1/models names no model; set engine.model")
-        return str(answer.json()["data"][0]["id"])
-
-    def _write(self, weights: WeightSource, version: int) -> Path:
+    def _write(self, weights: PublishedWeights) -> Path:
         """Write the weights whole or not at all."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -363,22 +231,7 @@ class HttpEngine:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"{self._weight_dir}: {error}") from error
         for number in itertools.count():
-            target = self._weight_dir / f"weights-{version}-{number}"
+            target = self._weight_dir / f"weights-{weights.version}-{number}"
             if not target.exists():
                 return partial.rename(target)
         raise AssertionError("unreachable")
-
-
-@contextlib.contextmanager
-def understood(answer: Any) -> Iterator[None]:
-    """Give one error to whatever is wrong with the answer that is read inside.
-
-    Raises:
-        EngineError: it is not what the interface promises.
-    """
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise EngineError(
-            f"the server's answer is not what engine.api promises ({error!r}): {str(answer)[:300]}"
-        ) from error

@@ -12,12 +12,22 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from agentrl.config.engine import VllmEngineConfig
-from agentrl.contracts.engine import Completion, Sampling, WeightSource
+from agentrl.contracts.engine import (
+    Completion,
+    Engine,
+    Prompt,
+    PublishedWeights,
+    Sampling,
+    WeightPublisher,
+)
+from agentrl.engines.tokens import token_list
 from agentrl.engines.vllm.launch import (
     ModelSpec,
     end_engine,
@@ -37,7 +47,7 @@ T = TypeVar("T")
 _PAUSE_MODES = {"wait": "wait", "abort": "abort", "continue": "keep"}
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """Generates with vLLM; make it with `start`.
 
     Args:
@@ -54,7 +64,7 @@ class VllmEngine:
         self._config = config
         self._log_file = log_file
         self._process: EngineProcess | None = None
-        self._weights: WeightSource | None = None
+        self._publisher: WeightPublisher | None = None
         self._numbers = itertools.count()
         self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,9 +85,8 @@ class VllmEngine:
         if self._config.sleep and self._spec.device == "cpu":
             logger.info("engine.sleep does nothing on a CPU: there is no device memory to free")
 
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
+    @override
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Complete one prompt; the session's earlier turns are served from the prefix cache.
 
         A seed is honoured on a GPU, as far as the batch's shape lets it; on a CPU it is not.
@@ -85,6 +94,7 @@ class VllmEngine:
         Raises:
             EngineError: the deadline passed, the prompt does not fit, or the engine is gone.
         """
+        prompt_ids = token_list(prompt, session)
         room = self._spec.max_tokens - len(prompt_ids)
         if not prompt_ids or room < 1:
             raise EngineError(
@@ -112,7 +122,8 @@ class VllmEngine:
         self._meter.count(session, prompt_ids, answer.cached_tokens)
         return answer.completion
 
-    async def score(self, token_ids: list[int]) -> list[list[float]]:
+    @override
+    async def score(self, token_ids: Sequence[int]) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
 
         Raises:
@@ -121,29 +132,32 @@ class VllmEngine:
         from vllm.sampling_params import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        answer = await self._request(token_ids, parameters, "score")
+        answer = await self._request(list(token_ids), parameters, "score")
         return [read_scores(answer.raw, token_ids)]
 
-    async def update_weights(self, weights: WeightSource, version: int) -> None:
-        """Take the trainer's weights, as `on_update` says of the requests in flight.
+    @override
+    async def update_weights(self, publisher: WeightPublisher) -> None:
+        """Take the published weights, as `on_update` says of the requests in flight.
 
         A dead engine is started first.
 
         Raises:
             EngineError: the engine refused the weights, or died and is not to be restarted.
         """
-        self._weights, self._updating = weights, True
+        self._publisher, self._updating = publisher, True
         began = time.monotonic()
         try:
-            num_bytes = await self._update(version)
+            async with publisher.open() as weights:
+                num_bytes = await self._update(weights)
         except (AgentRLError, OSError) as error:
             raise EngineError(str(error)) from error
         finally:
             self._updating = False
         self._meter.synced(time.monotonic() - began, num_bytes)
         self._ready.set()
-        logger.debug("policy version %d, %d bytes", version, num_bytes)
+        logger.debug("policy version %d, %d bytes", self.policy_version, num_bytes)
 
+    @override
     async def sleep(self) -> None:
         """Free the device's memory: weights and key-value cache. On a CPU there is none to free.
 
@@ -158,6 +172,7 @@ class VllmEngine:
             await self._call(process, "sleep", process.llm.sleep(level=2))
         process.asleep = True
 
+    @override
     async def wake(self) -> None:
         """Take the weights' memory back; the cache's follows when new weights have come.
 
@@ -171,6 +186,7 @@ class VllmEngine:
         with self._meter.measured("wake"):
             await self._call(process, "wake", process.llm.wake_up(tags=["weights"]))
 
+    @override
     async def close(self) -> None:
         """End the process; requests in flight fail. May be called twice."""
         self.failure = "the engine was closed"
@@ -184,8 +200,8 @@ class VllmEngine:
             process.requests.end()
             await asyncio.to_thread(end_engine, process.llm)
 
+    @override
     def drain_metrics(self) -> dict[str, float]:
-        """Return what was measured since the last call."""
         return self._meter.drain()
 
     async def _request(self, prompt_ids: list[int], parameters: Any, session: str) -> Answer:
@@ -254,27 +270,27 @@ class VllmEngine:
         self._in_background(self._recover(process), "vllm-restart")
 
     async def _recover(self, lost: EngineProcess) -> None:
-        assert self._weights is not None
+        assert self._publisher is not None
         try:
-            # An update in progress would be caught half-way; it replaces a lost process itself.
-            async with self._weights.lock:
+            # Opening waits for an update in progress, which replaces a lost process itself.
+            async with self._publisher.open() as weights:
                 if self._process is not lost:
                     return
-                await self._restart(self.policy_version)
+                await self._restart(weights)
         except (AgentRLError, OSError) as error:
             self.failure = str(error)
         self._ready.set()
 
-    async def _update(self, version: int) -> int:
+    async def _update(self, weights: PublishedWeights) -> int:
         process = self._running
         if not process.lost and process.alive():
             try:
-                return await self._sync(version)
+                return await self._sync(weights)
             except EngineLostError as error:
                 process.lost = f"was lost ({error})"
-        return await self._restart(version)
+        return await self._restart(weights)
 
-    async def _restart(self, version: int) -> int:
+    async def _restart(self, weights: PublishedWeights) -> int:
         """Replace the process until one takes the weights; returns their bytes."""
         while True:
             process = self._running
@@ -289,7 +305,7 @@ class VllmEngine:
                 free_cached_memory()
             await self._launch()
             try:
-                return await self._sync(version)
+                return await self._sync(weights)
             except EngineLostError as error:
                 self._running.lost = f"was lost ({error})"
 
@@ -315,25 +331,24 @@ class VllmEngine:
         except EngineLostError as error:
             self._lose(process, f"was lost ({error})")
 
-    async def _sync(self, version: int) -> int:
+    async def _sync(self, weights: PublishedWeights) -> int:
         process = self._running
-        what = f"weight update to version {version}"
-        work = self._transfer(process, version)
+        what = f"weight update to version {weights.version}"
+        work = self._transfer(process, weights)
         return await process.call(what, work, limit_s=self._config.update_timeout_s)
 
-    async def _transfer(self, process: EngineProcess, version: int) -> int:
+    async def _transfer(self, process: EngineProcess, weights: PublishedWeights) -> int:
         """Pause, send, drop what old weights computed, go on."""
-        assert self._weights is not None
         llm, mode = process.llm, _PAUSE_MODES[self._config.on_update]
         if not process.asleep:
             await llm.pause_generation(mode=mode, clear_cache=mode != "keep")
-        num_bytes = await send_weights(llm, self._weights, device=self._spec.device)
+        num_bytes = await send_weights(llm, weights, device=self._spec.device)
         if process.asleep:
             await llm.wake_up(tags=["kv_cache"])
             process.asleep = False
         # Requests that go on compute their keys and values again, under the new weights.
         await llm.reset_prefix_cache(reset_running_requests=mode == "keep")
-        self.policy_version = version
+        self.policy_version = weights.version
         await llm.resume_generation()
         return num_bytes
 

@@ -1,10 +1,11 @@
 """One request to an `AsyncLLM`, and what its answer says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentrl.contracts.engine import Completion
+from agentrl.engines.tokens import completion
 from agentrl.errors import EngineError
 
 
@@ -41,25 +42,23 @@ async def run_request(
     prompt = {"prompt_token_ids": prompt_ids}
     async for output in engine.generate(prompt, parameters, request_id):
         heard()
-        written = output.outputs[0]
-        reason = written.finish_reason
+        piece = output.outputs[0]
+        reason = piece.finish_reason
         if reason == "abort":
             return None
-        token_ids += written.token_ids
-        if written.logprobs:
-            pairs = zip(written.token_ids, written.logprobs, strict=True)
+        token_ids += piece.token_ids
+        if piece.logprobs:
+            pairs = zip(piece.token_ids, piece.logprobs, strict=True)
             logprobs += [position[token].logprob for token, position in pairs]
-        versions += [version()] * len(written.token_ids)
+        versions += [version()] * len(piece.token_ids)
         cached = max(cached, output.num_cached_tokens or 0)
     if reason not in ("stop", "length"):
         raise EngineError(f"request {request_id}: vLLM ended it with {reason!r}")
-    completion = Completion(
-        token_ids=token_ids, logprobs=logprobs, finish_reason=reason, policy_versions=versions
-    )
-    return Answer(completion=completion, cached_tokens=cached, raw=output)
+    written = completion(token_ids, logprobs, versions, reason)
+    return Answer(completion=written, cached_tokens=cached, raw=output)
 
 
-def read_scores(output: Any, token_ids: list[int]) -> list[float]:
+def read_scores(output: Any, token_ids: Sequence[int]) -> list[float]:
     """Return the log-probabilities of the prompt's tokens after the first."""
     positions = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
     return [position[token].logprob for token, position in positions]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from agentrl.contracts.engine import WeightSource
+from agentrl.contracts.engine import PublishedWeights
 from agentrl.engines.vllm.versions import start_transfer
 from agentrl.engines.vllm.worker import TensorPlace
 
@@ -26,7 +26,7 @@ ALIGNMENT = 64
 SHARED_MEMORY = Path("/dev/shm")
 
 
-async def send_weights(engine: Any, source: WeightSource, *, device: str) -> int:
+async def send_weights(engine: Any, source: PublishedWeights, *, device: str) -> int:
     """Send every tensor of `source` to a paused engine; returns the bytes sent.
 
     Raises:
@@ -37,7 +37,7 @@ async def send_weights(engine: Any, source: WeightSource, *, device: str) -> int
     return await _send_handles(engine, source)
 
 
-async def _send_through_memory(engine: Any, source: WeightSource) -> int:
+async def _send_through_memory(engine: Any, source: PublishedWeights) -> int:
     sent = 0
     tensors = list(source.named_tensors())
     largest = max(_size(tensor) for _, tensor in tensors)
@@ -51,7 +51,7 @@ async def _send_through_memory(engine: Any, source: WeightSource) -> int:
     return sent
 
 
-async def _send_handles(engine: Any, source: WeightSource) -> int:
+async def _send_handles(engine: Any, source: PublishedWeights) -> int:
     from torch.multiprocessing.reductions import reduce_tensor
     from vllm.distributed.weight_transfer.base import (
         WeightTransferInitRequest,

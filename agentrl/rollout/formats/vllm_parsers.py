@@ -91,8 +91,8 @@ def open_vllm_format(name: str, tokenizer: Any, *, own: tuple[str, ...]) -> Vllm
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(
             f"rollout.tool_format {name!r} is none of agentrl's own ({ours}), and vLLM, whose "
-            f"parsers are used for all others, is not installed; install agentrl[vllm] or use one "
-            f"of agentrl's own"
+            f"parsers are used for all others, is not installed; "
+            f"pip install 'agentrl-toolkit[vllm]', or use one of agentrl's own"
         )
     with loading("vLLM's tool parsers"):
         from vllm.tokenizers.hf import get_cached_tokenizer

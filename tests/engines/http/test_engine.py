@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from engines_support import ask, published
 from tests_support import Adder, make_rollout, roll
 
 from agentrl.config.engine import HttpEngineConfig
@@ -20,7 +21,6 @@ from agentrl.contracts.engine import Sampling
 from agentrl.engines.http.chat import ChatEngine
 from agentrl.engines.http.engine import HttpEngine
 from agentrl.engines.http.replicas import Replicas
-from agentrl.engines.weights import ModuleWeights
 from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.render import Renderer
 
@@ -92,17 +92,13 @@ async def opened(servers: list[Server], **options: Any) -> AsyncIterator[HttpEng
         await engine.close()
 
 
-def weights() -> ModuleWeights:
-    return ModuleWeights(module=torch.nn.Linear(2, 2))
-
-
 @pytest.mark.parametrize("api", ["vllm", "sglang"])
 async def test_tokens_scores_and_versions_come_back(servers: Any, api: str) -> None:
     async with opened(servers(1, api)) as engine:
-        await engine.update_weights(weights(), 7)
-        done = await engine.generate([1, 2], SAMPLING, session="a")
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 7))
+        done = await ask(engine, [1, 2], SAMPLING, session="a")
         assert (done.token_ids, done.logprobs) == ([7] * 3, [-0.5] * 3)
-        assert done.policy_versions == [7] * 3
+        assert done.versions == [7] * 3
         assert done.finish_reason == "length"
         assert await engine.score([4, 5, 6]) == [[-8.5, -8.5]]
         assert engine.drain_metrics()["engine/replicas"] == 1
@@ -112,16 +108,14 @@ async def test_a_session_stays_on_its_replica(servers: Any) -> None:
     group = servers(3)
     async with opened(group) as engine:
         for _ in range(6):
-            await engine.generate([1], SAMPLING, session="always")
+            await ask(engine, [1], SAMPLING, session="always")
     assert sorted(server.ask("/state")["served"] for server in group) == [0, 0, 6]
 
 
 async def test_a_replica_killed_in_mid_request_loses_no_episode(servers: Any) -> None:
     group = servers(3, delay_s=0.5)
     async with opened(group, health_every_s=60) as engine:
-        running = asyncio.gather(
-            *(engine.generate([1], SAMPLING, session=f"s{i}") for i in range(30))
-        )
+        running = asyncio.gather(*(ask(engine, [1], SAMPLING, session=f"s{i}") for i in range(30)))
         await asyncio.sleep(0.25)
         group[1].kill()
         assert [len(done.token_ids) for done in await running] == [3] * 30
@@ -131,15 +125,15 @@ async def test_a_replica_killed_in_mid_request_loses_no_episode(servers: Any) ->
 async def test_a_replica_that_comes_back_gets_the_weights_it_missed(servers: Any) -> None:
     group = servers(2)
     async with opened(group) as engine:
-        await engine.update_weights(weights(), 1)
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
         group[0].kill()
-        await engine.update_weights(weights(), 2)
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 2))
         group[0].start()
         async with asyncio.timeout(10):
             while engine.drain_metrics()["engine/replicas"] < 2:
                 await asyncio.sleep(0.05)
         done = await asyncio.gather(
-            *(engine.generate([1], SAMPLING, session=f"s{i}") for i in range(20))
+            *(ask(engine, [1], SAMPLING, session=f"s{i}") for i in range(20))
         )
         assert {token for one in done for token in one.token_ids} == {2}
         assert group[0].ask("/state")["served"] > 0
@@ -150,9 +144,9 @@ async def test_a_replica_that_restarts_between_updates_gets_the_weights_again(
 ) -> None:
     [server] = servers(1)
     async with opened([server]) as engine:
-        await engine.update_weights(weights(), 1)
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
         server.kill()
-        asking = asyncio.create_task(engine.generate([1], SAMPLING, session="a"))
+        asking = asyncio.create_task(ask(engine, [1], SAMPLING, session="a"))
         await asyncio.sleep(0.3)
         server.start()
         assert (await asking).token_ids == [1, 1, 1]
@@ -166,7 +160,7 @@ async def test_a_replica_with_other_weights_shows_in_the_scores(
     stale.mkdir()
     (stale / "model.safetensors").touch()
     async with opened(group) as engine:
-        await engine.update_weights(weights(), 7)
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 7))
         group[0].ask("/pause")
         group[0].ask("/collective_rpc", args=[str(stale)])
         assert await engine.score([4, 5]) == [[-6.5], [-8.5]]
@@ -177,19 +171,17 @@ async def test_a_server_that_refuses_is_asked_again_and_kept(servers: Any, statu
     group = servers(1)
     group[0].ask("/refuse", times=2, status=status)
     async with opened(group, health_every_s=60) as engine:
-        assert len((await engine.generate([1], SAMPLING, session="a")).token_ids) == 3
+        assert len((await ask(engine, [1], SAMPLING, session="a")).token_ids) == 3
         assert engine.drain_metrics()["engine/replicas"] == 1
 
 
 async def test_what_a_frozen_replica_was_asked_goes_to_another(
     servers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentrl.engines.http.engine.HEALTH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("agentrl.engines.http.serving.HEALTH_TIMEOUT_S", 0.3)
     group = servers(2, delay_s=0.3)
     async with opened(group) as engine:
-        running = asyncio.gather(
-            *(engine.generate([1], SAMPLING, session=f"s{i}") for i in range(10))
-        )
+        running = asyncio.gather(*(ask(engine, [1], SAMPLING, session=f"s{i}") for i in range(10)))
         await asyncio.sleep(0.1)
         group[0].process.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(10):
@@ -202,7 +194,7 @@ async def test_an_answer_of_another_shape_is_a_clear_error(servers: Any) -> None
     await engine.start()
     try:
         with pytest.raises(EngineError, match=r"not what engine\.api promises"):
-            await engine.generate([1], SAMPLING, session="a")
+            await ask(engine, [1], SAMPLING, session="a")
     finally:
         await engine.close()
 
@@ -212,17 +204,17 @@ async def test_a_hung_server_hits_the_deadline(servers: Any) -> None:
     group[0].ask("/hang")
     async with opened(group, request_timeout_s=0.5) as engine:
         with pytest.raises(EngineError, match=r"no answer within engine\.request_timeout_s=0\.5"):
-            await engine.generate([1], SAMPLING, session="a")
+            await ask(engine, [1], SAMPLING, session="a")
 
 
 async def test_an_update_does_not_wait_for_a_hung_request_for_ever(servers: Any) -> None:
     group = servers(1)
     async with opened(group, update_timeout_s=0.5, request_timeout_s=3) as engine:
         group[0].ask("/hang")
-        asking = asyncio.create_task(engine.generate([1], SAMPLING, session="a"))
+        asking = asyncio.create_task(ask(engine, [1], SAMPLING, session="a"))
         await asyncio.sleep(0.1)
         with pytest.raises(EngineError, match="weight update to version 1"):
-            await engine.update_weights(weights(), 1)
+            await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
         with pytest.raises(EngineError, match="no answer within"):
             await asking
 
@@ -231,17 +223,17 @@ async def test_an_update_does_not_wait_for_a_hung_request_for_ever(servers: Any)
 async def test_an_update_keeps_each_answer_to_one_version(servers: Any, on_update: str) -> None:
     group = servers(2, delay_s=0.05)
     async with opened(group, on_update=on_update) as engine:
-        await engine.update_weights(weights(), 1)
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
 
         async def ask(i: int) -> list[tuple[int, int]]:
-            done = await engine.generate([1], SAMPLING, session=f"s{i}")
-            return list(zip(done.token_ids, done.policy_versions, strict=True))
+            done = await ask(engine, [1], SAMPLING, session=f"s{i}")
+            return list(zip(done.token_ids, done.versions, strict=True))
 
         for server in group:
             server.ask("/refuse", times=3)
         running = asyncio.gather(*(ask(i) for i in range(20)))
         await asyncio.sleep(0.02)
-        await engine.update_weights(weights(), 2)
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 2))
         later = await asyncio.gather(*(ask(i) for i in range(20)))
         assert {pair for one in later for pair in one} == {(2, 2)}
         assert {pair for one in await running for pair in one} <= {(1, 1), (2, 2)}
@@ -250,7 +242,7 @@ async def test_an_update_keeps_each_answer_to_one_version(servers: Any, on_updat
 async def test_a_server_that_takes_no_weights_says_how_to_start_it(servers: Any) -> None:
     async with opened(servers(1, "strange"), api="vllm") as engine:
         with pytest.raises(EngineError, match=r"/pause\S*: 404 .*VLLM_SERVER_DEV_MODE=1"):
-            await engine.update_weights(weights(), 1)
+            await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
 
 
 async def test_nobody_there_is_not_ready(servers: Any) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from engines_support import ask, published
 from vllm_support import disturb, largest_gap, reference_logprobs, require_vllm, tiny_model
 
 from agentrl.config.engine import HttpEngineConfig
 from agentrl.contracts.engine import Sampling
 from agentrl.engines.http.engine import HttpEngine
-from agentrl.engines.weights import ModuleWeights
 
 require_vllm()
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -72,12 +72,12 @@ async def test_tokens_log_probabilities_and_updates_are_the_trainers(url: str, m
     try:
         for version, temperature in ((1, 1.0), (2, 0.7)):
             disturb(model, 0.1, seed=version)
-            await engine.update_weights(ModuleWeights(module=model), version)
+            await engine.update_weights(published(model, version))
             sampling = Sampling(max_tokens=30, temperature=temperature)
-            done = await engine.generate(PROMPT, sampling, session="a")
+            done = await ask(engine, PROMPT, sampling, session="a")
             whole = reference_logprobs(model, PROMPT + done.token_ids, temperature)
             assert largest_gap(done.logprobs, whole[len(PROMPT) - 1 :]) < 1e-3
-            assert done.policy_versions == [version] * 30
+            assert done.versions == [version] * 30
             [scores] = await engine.score(PROMPT)
             assert largest_gap(scores, reference_logprobs(model, PROMPT)) < 1e-3
     finally:

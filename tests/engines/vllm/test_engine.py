@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from engines_support import Written, ask, published
 from vllm_support import (
     IMPORT_WARNINGS,
     disturb,
@@ -19,13 +20,13 @@ from vllm_support import (
 )
 
 from agentrl.config.engine import VllmEngineConfig
-from agentrl.contracts.engine import Completion, Sampling
+from agentrl.contracts.engine import Sampling
 from agentrl.engines.vllm.engine import VllmEngine
 from agentrl.engines.vllm.launch import ModelSpec
 from agentrl.engines.vllm.transfer import send_weights
 from agentrl.engines.vllm.versions import engine_processes
-from agentrl.engines.weights import ModuleWeights
 from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.trainer.sync import LiveWeights
 
 require_vllm()
 # Starting an engine takes half a minute, so the tests share one, and one event loop.
@@ -51,15 +52,15 @@ class Live:
         described.architectures = ["LlamaForCausalLM"]
         spec = ModelSpec(config=described, dtype="float32", device="cpu", max_tokens=LONGEST)
         self.engine = VllmEngine(spec, self.config, log_file=log_file)
-        self.weights = ModuleWeights(module=self.model)
+        self.weights = LiveWeights(self.model)
 
     def configure(self, **changes: Any) -> None:
         """Change what the engine reads at every request or update."""
         self.engine._config = self.config.model_copy(update=changes)
 
     async def sync(self, version: int) -> None:
-        async with self.weights.lock:
-            await self.engine.update_weights(self.weights, version)
+        self.weights.version = version
+        await self.engine.update_weights(self.weights)
 
     @property
     def llm(self) -> Any:
@@ -75,7 +76,7 @@ class Live:
     def send(self, number: signal.Signals) -> None:
         os.kill(engine_processes(self.llm)[0].pid, number)
 
-    async def long_requests(self, count: int = 4) -> list[Completion]:
+    async def long_requests(self, count: int = 4) -> list[Written]:
         return await asyncio.gather(*(self.long_request(i) for i in range(count)))
 
     async def in_flight(self, count: int) -> None:
@@ -85,9 +86,9 @@ class Live:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
 
-    async def long_request(self, member: int) -> Completion:
+    async def long_request(self, member: int) -> Written:
         sampling = Sampling(max_tokens=300, seed=member)
-        return await self.engine.generate(PROMPT, sampling, session=f"long-{member}")
+        return await ask(self.engine, PROMPT, sampling, session=f"long-{member}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -109,7 +110,7 @@ async def test_logprobs_are_those_of_the_distribution_that_was_sampled(
     live: Live, temperature: float
 ) -> None:
     sampling = Sampling(max_tokens=40, temperature=temperature, seed=5)
-    done = await live.engine.generate(PROMPT, sampling, session="a")
+    done = await ask(live.engine, PROMPT, sampling, session="a")
     whole = reference_logprobs(live.model, PROMPT + done.token_ids, temperature)
     assert largest_gap(done.logprobs, whole[len(PROMPT) - 1 :]) < 1e-3
     assert len(done.token_ids) == 40
@@ -126,7 +127,7 @@ async def test_long_prompts_prefilled_in_pieces_are_no_trouble_to_seeded_request
     sampling = Sampling(max_tokens=3, seed=4)
     prompts = [[5 + i % 200] * 480 for i in range(60)]
     done = await asyncio.gather(
-        *(live.engine.generate(p, sampling, session=f"p{i}") for i, p in enumerate(prompts))
+        *(ask(live.engine, p, sampling, session=f"p{i}") for i, p in enumerate(prompts))
     )
     assert [len(one.token_ids) for one in done] == [3] * 60
     assert live.engine.drain_metrics()["engine/restarts"] == 0
@@ -134,10 +135,10 @@ async def test_long_prompts_prefilled_in_pieces_are_no_trouble_to_seeded_request
 
 async def test_a_stop_token_ends_the_turn_and_is_part_of_it(live: Live) -> None:
     greedy = Sampling(max_tokens=20, temperature=0)
-    free = await live.engine.generate(PROMPT, greedy, session="b")
+    free = await ask(live.engine, PROMPT, greedy, session="b")
     stop = free.token_ids[6]
     sampling = Sampling(max_tokens=20, temperature=0, stop_token_ids=(stop,))
-    done = await live.engine.generate(PROMPT, sampling, session="b")
+    done = await ask(live.engine, PROMPT, sampling, session="b")
     assert done.token_ids == free.token_ids[: free.token_ids.index(stop) + 1]
     assert done.finish_reason == "stop"
 
@@ -145,15 +146,15 @@ async def test_a_stop_token_ends_the_turn_and_is_part_of_it(live: Live) -> None:
 async def test_a_second_turn_is_served_from_the_prefix_cache(live: Live) -> None:
     live.engine.drain_metrics()
     prompt = [*range(100, 200), *range(50, 110)]
-    first = await live.engine.generate(prompt, Sampling(max_tokens=64, seed=2), session="c")
+    first = await ask(live.engine, prompt, Sampling(max_tokens=64, seed=2), session="c")
     longer = [*prompt, *first.token_ids, 7, 8, 9]
-    await live.engine.generate(longer, Sampling(max_tokens=4, seed=3), session="c")
+    await ask(live.engine, longer, Sampling(max_tokens=4, seed=3), session="c")
     assert live.engine.drain_metrics()["engine/prefix_hit_rate"] > 0.8
 
 
 async def test_a_prompt_without_room_is_refused_by_name(live: Live) -> None:
     with pytest.raises(EngineError, match=f"expected 1 to {LONGEST - 1} prompt tokens, got 600"):
-        await live.engine.generate([5] * 600, Sampling(max_tokens=4), session="d")
+        await ask(live.engine, [5] * 600, Sampling(max_tokens=4), session="d")
 
 
 async def test_what_vllm_says_goes_to_the_log_file(live: Live) -> None:
@@ -169,11 +170,11 @@ async def test_requests_in_flight_fare_as_on_update_says(live: Live, on_update: 
     disturb(live.model, 0.05, seed=before)
     await live.sync(before + 1)
     for done in await running:
-        assert len(done.token_ids) == len(done.policy_versions) == len(done.logprobs) == 300
-        versions = sorted(set(done.policy_versions))
+        assert len(done.token_ids) == len(done.versions) == len(done.logprobs) == 300
+        versions = sorted(set(done.versions))
         if on_update == "continue":
             assert versions == [before, before + 1]
-            assert done.policy_versions == sorted(done.policy_versions)
+            assert done.versions == sorted(done.versions)
         else:
             assert versions == [before if on_update == "wait" else before + 1]
     assert await live.parity() < 1e-3
@@ -187,7 +188,7 @@ async def test_tokens_after_an_update_do_not_see_keys_of_the_old_weights(live: L
     await live.sync(live.engine.policy_version + 1)
     done = await running
     whole = reference_logprobs(live.model, PROMPT + done.token_ids)[len(PROMPT) - 1 :]
-    first_new = done.policy_versions.index(live.engine.policy_version)
+    first_new = done.versions.index(live.engine.policy_version)
     assert first_new > 0
     assert largest_gap(done.logprobs[first_new:], whole[first_new:]) < 1e-3
 
@@ -224,7 +225,7 @@ async def test_a_process_that_dies_during_an_update_is_replaced_once(
     monkeypatch.setattr("agentrl.engines.vllm.engine.send_weights", killed)
     version = live.engine.policy_version + 1
     await live.sync(version)
-    assert [set(done.policy_versions) for done in await running] == [{version}] * 4
+    assert [set(done.versions) for done in await running] == [{version}] * 4
     assert await live.parity() < 1e-3
     assert live.restarts() == before + 1
 
@@ -252,10 +253,8 @@ async def test_a_hung_generate_hits_its_deadline(live: Live) -> None:
 
 
 async def test_a_refused_tensor_is_named(live: Live) -> None:
-    part = ModuleWeights(module=live.model.model)
     with pytest.raises(EngineError, match="weight update to version 99"):
-        async with part.lock:
-            await live.engine.update_weights(part, 99)
+        await live.engine.update_weights(published(live.model.model, 99))
     await live.sync(100)
 
 

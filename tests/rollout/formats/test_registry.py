@@ -81,7 +81,7 @@ def test_another_format_without_vllm_names_the_remedy(
     message = str(caught.value)
     assert "rollout.tool_format" in message
     assert "hermes, qwen3_xml" in message
-    assert "install agentrl[vllm]" in message
+    assert "agentrl-toolkit[vllm]" in message
 
 
 def test_formats_that_auto_knows_and_we_do_not_are_left_to_vllm() -> None:

@@ -5,17 +5,11 @@ so nothing else would notice. The probe scores one fixed text with both.
 """
 
 import logging
-from collections.abc import Sequence
-from functools import partial
-
-import torch
+from collections.abc import Awaitable, Callable, Sequence
 
 from agentrl.config.engine import ParityConfig
 from agentrl.contracts.engine import Engine
-from agentrl.engines.score import score_tokens
 from agentrl.errors import RunError
-from agentrl.learner.models import Policy
-from agentrl.runs.compute import Compute
 
 logger = logging.getLogger(__name__)
 
@@ -24,22 +18,30 @@ PROBE_TOKENS = 256
 EXACT_TOLERANCE, ROUNDED_TOLERANCE = 1e-3, 0.3
 """Where both compute in float32, and where kernels round to 16 bits at different places."""
 
+Score = Callable[[list[int]], Awaitable[Sequence[float]]]
+
 
 class ParityProbe:
     """Compares an engine with weights of its own to the trainer.
 
-    `token_ids` is the text. `config` is None for an engine that generates with the trainer's
-    module, which cannot differ from it.
+    Args:
+        token_ids: the text.
+        config: when and how; None for an engine that generates with the trainer's module, which
+            cannot differ from it.
+        score: the trainer's log-probability of every token but the first.
+        exact: whether both compute in float32.
     """
 
-    def __init__(self, token_ids: Sequence[int], config: ParityConfig | None) -> None:
-        self._token_ids = list(token_ids[:PROBE_TOKENS])
+    def __init__(
+        self, token_ids: Sequence[int], config: ParityConfig | None, *, score: Score, exact: bool
+    ) -> None:
+        self._token_ids = [int(token) for token in token_ids[:PROBE_TOKENS]]
         self._config = config
+        self._score = score
+        self._exact = exact
         self._syncs = 0
 
-    async def check(
-        self, engine: Engine, policy: Policy, compute: Compute, version: int
-    ) -> dict[str, float]:
+    async def check(self, engine: Engine, version: int) -> dict[str, float]:
         """Probe if it is due; return the metric.
 
         Raises:
@@ -49,14 +51,17 @@ class ParityProbe:
         every = self._config.every if self._config is not None else 0
         if self._config is None or not every or (self._syncs - 1) % every:
             return {}
-        ours = await compute.run(partial(score_tokens, policy.model, self._token_ids))
+        ours = await self._score(self._token_ids)
         theirs = await engine.score(self._token_ids)
-        gap = max(abs(a - b) for copy in theirs for a, b in zip(ours, copy, strict=True))
-        exact = policy.model.dtype == torch.float32
-        tolerance = self._config.tolerance or (EXACT_TOLERANCE if exact else ROUNDED_TOLERANCE)
+        # One by one: `max` of a NaN and a number is whichever comes first.
+        gaps = [abs(a - b) for copy in theirs for a, b in zip(ours, copy, strict=True)]
+        tolerance = self._config.tolerance or (
+            EXACT_TOLERANCE if self._exact else ROUNDED_TOLERANCE
+        )
+        wrong = [gap for gap in gaps if not gap <= tolerance]
+        gap = max(wrong or gaps)
         logger.debug("parity of version %d: %g", version, gap)
-        # Written so that a NaN fails.
-        if not gap <= tolerance:
+        if wrong:
             raise RunError(
                 f"parity probe: after the weight update to version {version}, the engine's "
                 f"log-probabilities of a fixed text differ from the trainer's by up to {gap:.2g}, "
