@@ -1,8 +1,13 @@
-"""Clean-up that a cancellation cannot cut short."""
+"""Clean-up that neither a cancellation nor a failing plugin can cut short."""
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+
+from agentrl.errors import RolloutError, boundary
+
+logger = logging.getLogger(__name__)
 
 
 async def shielded(work: Coroutine[Any, Any, None]) -> None:
@@ -21,3 +26,13 @@ async def shielded(work: Coroutine[Any, Any, None]) -> None:
     if cancelled:
         raise asyncio.CancelledError
     task.result()
+
+
+async def quietly(work: Callable[[], Awaitable[None]], what: str, timeout_s: float) -> None:
+    """Await clean-up of a plugin; its failure is logged and spoils nothing else."""
+    try:
+        with boundary(what):
+            async with asyncio.timeout(timeout_s):
+                await work()
+    except RolloutError as error:
+        logger.warning("%s", error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveInt
+from typing_extensions import override
 
 from agentrl.config.base import Section
 from agentrl.config.load import validate
@@ -47,6 +48,7 @@ class Gsm8kInteraction(BaseInteraction):
         self.settings = validate(Gsm8kInteractionConfig, config, source="interaction: config")
         self._instances: dict[str, Attempts] = {}
 
+    @override
     async def start_interaction(
         self, instance_id: str | None = None, ground_truth: object = None, **kwargs: Any
     ) -> str:
@@ -60,10 +62,10 @@ class Gsm8kInteraction(BaseInteraction):
         self._instances[instance_id] = Attempts(ground_truth=ground_truth)
         return instance_id
 
+    @override
     async def generate_response(
         self, instance_id: str, messages: list[Message], **kwargs: Any
     ) -> tuple[bool, str, float, dict[str, Any]]:
-        """Judge the last assistant message."""
         state = self._instances[instance_id]
         contents = [m.get("content") for m in messages if m.get("role") == "assistant"]
         response = str((contents or [""])[-1] or "")
@@ -77,10 +79,10 @@ class Gsm8kInteraction(BaseInteraction):
         last = state.count >= self.settings.max_attempts
         return last, text, -self.settings.wrong_answer_cost, extra
 
+    @override
     async def calculate_score(self, instance_id: str, **kwargs: Any) -> float:
-        """Return 1.0 if the last answer was right."""
         return float(self._instances[instance_id].correct)
 
+    @override
     async def finalize_interaction(self, instance_id: str, **kwargs: Any) -> None:
-        """Forget the trajectory; harmless when it is unknown."""
         self._instances.pop(instance_id, None)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import PositiveFloat, PositiveInt
+from typing_extensions import override
 
 from agentrl.config.base import Section
 from agentrl.config.load import validate
@@ -43,14 +44,15 @@ class CodeInterpreter(BaseTool):
         self._sandbox: Sandbox | None = None
         self._sessions: dict[str, Session] = {}
 
+    @override
     async def open(self, services: Services) -> None:
-        """Take the run's sandbox."""
         self._sandbox = await services.sandbox()
 
+    @override
     async def close(self) -> None:
-        """Let go of the sandbox; the run closes it."""
-        self._sandbox = None
+        self._sandbox = None  # the run closes it
 
+    @override
     async def create(
         self, instance_id: str | None = None, **kwargs: Any
     ) -> tuple[str, ToolResponse]:
@@ -66,12 +68,13 @@ class CodeInterpreter(BaseTool):
             )
         return instance_id, ToolResponse()
 
+    @override
     async def release(self, instance_id: str, **kwargs: Any) -> None:
-        """End the trajectory's session, if it has one."""
         session = self._sessions.pop(instance_id, None)
         if session is not None:
             await session.close()
 
+    @override
     async def execute(
         self, instance_id: str, parameters: dict[str, Any], **kwargs: Any
     ) -> tuple[ToolResponse, float, dict[str, Any]]:

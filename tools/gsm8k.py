@@ -9,6 +9,8 @@ trajectory's reward is whether the last answer was right. The ground truth comes
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from agentrl.contracts.tool import BaseTool, ToolResponse, ToolSchema
 from agentrl.rewards.gsm8k import answer_is, truth_number
 
@@ -30,6 +32,7 @@ class Gsm8kTool(BaseTool):
         super().__init__(config, tool_schema)
         self._instances: dict[str, Submission] = {}
 
+    @override
     async def create(
         self, instance_id: str | None = None, ground_truth: object = None, **kwargs: Any
     ) -> tuple[str, ToolResponse]:
@@ -43,10 +46,10 @@ class Gsm8kTool(BaseTool):
         self._instances[instance_id] = Submission(ground_truth=ground_truth)
         return instance_id, response
 
+    @override
     async def execute(
         self, instance_id: str, parameters: dict[str, Any], **kwargs: Any
     ) -> tuple[ToolResponse, float, dict[str, Any]]:
-        """Judge `parameters["answer"]`; the step reward is 0, or the cost of no improvement."""
         state = self._instances[instance_id]
         answer = str(parameters["answer"])
         reward = float(answer_is(answer, state.ground_truth))
@@ -55,10 +58,10 @@ class Gsm8kTool(BaseTool):
         text = f"The answer {answer!r} has reward {reward}."
         return ToolResponse(text=text), step_reward, {"reward": reward}
 
+    @override
     async def calc_reward(self, instance_id: str, **kwargs: Any) -> float:
-        """Return 1.0 if the last submission was right."""
         return self._instances[instance_id].reward
 
+    @override
     async def release(self, instance_id: str, **kwargs: Any) -> None:
-        """Forget the trajectory; harmless when it is unknown."""
         self._instances.pop(instance_id, None)

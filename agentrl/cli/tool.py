@@ -46,9 +46,8 @@ def schema(source: Source, name: Name = None) -> None:
     """Print the JSON schema that the model is shown."""
     import json
 
-    from agentrl.rollout.schemas import schema_dict
 
-    typer.echo(json.dumps(schema_dict(_pick(source, name)), indent=2))
+    typer.echo(json.dumps(_pick(source, name).tool_schema.for_template(), indent=2))
 
 
 @app.command("run")

@@ -111,6 +111,9 @@ class Sandbox(ABC):
     name: str
     """The backend's name as the configuration writes it."""
 
+    executions: int = 0
+    """Programs that ran so far; the cells of sessions are not counted."""
+
     @abstractmethod
     async def start(self) -> None:
         """Make ready to run.

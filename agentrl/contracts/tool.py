@@ -14,7 +14,11 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentrl.contracts.failure import Failure
+from agentrl.contracts.media import Media
 from agentrl.contracts.sandbox import Sandbox
+
+ToolDict = dict[str, Any]
+"""A tool's schema as chat templates take it."""
 
 
 class FunctionSchema(BaseModel):
@@ -38,7 +42,7 @@ class ToolSchema(BaseModel):
     type: Literal["function"] = "function"
     function: FunctionSchema
 
-    def for_template(self) -> dict[str, Any]:
+    def for_template(self) -> ToolDict:
         """Return the dictionary that a chat template's `tools=` expects."""
         return {"type": "function"} | self.model_dump(exclude_unset=True)
 
@@ -46,17 +50,23 @@ class ToolSchema(BaseModel):
 class ToolResponse(BaseModel):
     """What the model sees of a tool call: text, and images or videos where the policy has eyes."""
 
+    model_config = ConfigDict(extra="forbid")
+
     text: str | None = None
     image: list[Any] | None = None
     video: list[Any] | None = None
 
-    def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
-        return not (self.text or self.image or self.video)
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The images and videos, read.
 
-    def is_text_only(self) -> bool:
-        """Whether text is all there is."""
-        return bool(self.text) and not (self.image or self.video)
+        Raises:
+            OSError, ValueError: one cannot be.
+        """
+        return (
+            *(Media.read("image", value) for value in self.image or ()),
+            *(Media.read("video", value) for value in self.video or ()),
+        )
 
 
 class ToolOutcome(StrEnum):
@@ -81,11 +91,15 @@ class ToolCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolRecord:
-    """One executed call, as the trajectory keeps it. Times are seconds since the episode began."""
+    """One executed call, as the trajectory keeps it. Times are seconds since the episode began.
+
+    `media` are the images and videos that the tool returned, `failure` is what went wrong.
+    """
 
     call: ToolCall
     outcome: ToolOutcome
-    response: str
+    response: str = ""
+    media: tuple[Media, ...] = ()
     reward: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
     started_s: float = 0.0
@@ -112,7 +126,8 @@ class BaseTool(ABC):
     def __init__(self, config: dict[str, Any], tool_schema: ToolSchema) -> None:
         self.config = config
         self.tool_schema = tool_schema
-        self.name = tool_schema.function.name
+        self.tool_schema = self.get_openai_tool_schema()
+        self.name = self.tool_schema.function.name
 
     async def open(self, services: Services) -> None:
         """Acquire what the whole run shares. Called once, before the first `create`."""
@@ -123,7 +138,7 @@ class BaseTool(ABC):
         return None
 
     def get_openai_tool_schema(self) -> ToolSchema:
-        """Return the schema shown to the model."""
+        """Return the schema shown to the model: the YAML's, or an overriding class's own."""
         return self.tool_schema
 
     async def create(

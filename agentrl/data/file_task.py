@@ -10,6 +10,7 @@ from agentrl.contracts.task import BaseTask, Split
 from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.data.rows import read_rows
+from agentrl.data.sample import read_sample
 from agentrl.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ class FileTask(BaseTask):
                 f"task.{split} is not set; name a .jsonl or .parquet file or a hub dataset"
             )
         rows = read_rows(spec, split=split)
-        return [Sample.from_row(row, index=i, source=spec) for i, row in enumerate(rows)]
+        return [read_sample(row, index=i, source=spec) for i, row in enumerate(rows)]
 
     @override
     async def score(self, trajectory: Trajectory, services: Services) -> float:

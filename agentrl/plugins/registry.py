@@ -1,7 +1,7 @@
 """From tool and interaction YAML (verl's schema) to live plugin objects.
 
 `tools: [{class_name, config, tool_schema?}]`; `interaction: [{name?, class_name, config}]`.
-Classes are duck-typed, so one that inherits from another library's base runs unchanged.
+Classes that inherit another library's base, or none, are adapted.
 """
 
 from pathlib import Path
@@ -12,21 +12,17 @@ from pydantic import Field
 from agentrl.config.base import Section
 from agentrl.config.load import read_yaml, validate
 from agentrl.contracts.interaction import BaseInteraction
-from agentrl.contracts.tool import BaseTool
+from agentrl.contracts.tool import BaseTool, ToolSchema
 from agentrl.errors import ConfigError, loading
 from agentrl.paths import resolve_path
+from agentrl.plugins.adapt import adapt_interaction, adapt_tool
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema, read_schema
 
 PluginSource = str | list[dict[str, Any]] | None
 
-TOOL_METHODS = ("create", "execute", "calc_reward", "release")
-INTERACTION_METHODS = (
-    "start_interaction",
-    "generate_response",
-    "calculate_score",
-    "finalize_interaction",
-)
+TOOL_METHODS = ("create", "execute")
+INTERACTION_METHODS = ("start_interaction", "generate_response")
 
 
 class ToolEntry(Section):
@@ -55,20 +51,18 @@ def load_tools(source: PluginSource, base: Path | None = None) -> dict[str, Base
     for where, folder, raw in _entries(source, "tools", base):
         entry = validate(ToolEntry, raw, source=where)
         tool_class = plugin_class(entry.class_name, TOOL_METHODS, where, folder)
-        schema = (
-            infer_schema(tool_class, where=where)
-            if entry.tool_schema is None
-            else read_schema(entry.tool_schema, where=where)
-        )
-        tool: BaseTool = construct(tool_class, where, entry.config, schema)
-        for attribute, value in (("name", schema.function.name), ("tool_schema", schema)):
-            if not hasattr(tool, attribute):
-                setattr(tool, attribute, value)
+        if entry.tool_schema is None:
+            schema = infer_schema(tool_class, where=where)
+            _need_schema(tool_class, schema, where)
+        else:
+            schema = read_schema(entry.tool_schema, where=where)
+        known = where if schema else f"{where}, without a `tool_schema`"
+        plugin = construct(tool_class, known, entry.config, schema)
+        tool = adapt_tool(plugin, schema, where=where)
         if tool.name in tools:
             raise ConfigError(
                 f"{where}: a tool named {tool.name!r} is there already "
-                f"({type(tools[tool.name]).__name__}); give one of them another "
-                f"`tool_schema.function.name`"
+                f"({type(tools[tool.name]).__name__}); give one another `tool_schema.function.name`"
             )
         tools[tool.name] = tool
     return tools
@@ -85,14 +79,24 @@ def load_interactions(source: PluginSource, base: Path | None = None) -> dict[st
     interactions: dict[str, BaseInteraction] = {}
     for where, folder, raw in _entries(source, "interaction", base):
         entry = validate(InteractionEntry, raw, source=where)
-        plugin = plugin_class(entry.class_name, INTERACTION_METHODS, where, folder)
-        name = entry.name or plugin.__name__.removesuffix("Interaction").lower()
+        plugin_type = plugin_class(entry.class_name, INTERACTION_METHODS, where, folder)
+        name = entry.name or plugin_type.__name__.removesuffix("Interaction").lower()
         if name in interactions:
             raise ConfigError(
                 f"{where}: an interaction named {name!r} is there already; give one another `name`"
             )
-        interactions[name] = construct(plugin, where, entry.config | {"name": name})
+        plugin = construct(plugin_type, where, entry.config | {"name": name})
+        interactions[name] = adapt_interaction(plugin, name)
     return interactions
+
+
+def _need_schema(tool_class: type[Any], schema: ToolSchema | None, where: str) -> None:
+    own = getattr(tool_class, "get_openai_tool_schema", BaseTool.get_openai_tool_schema)
+    if schema is None and own is BaseTool.get_openai_tool_schema:
+        raise ConfigError(
+            f"{where}: no `tool_schema`, and none can be inferred: annotate `parameters` of "
+            f"{tool_class.__name__}.execute with a TypedDict, or write `tool_schema` in the YAML"
+        )
 
 
 def _entries(

@@ -17,15 +17,17 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from agentrl.contracts.tool import FunctionSchema, ToolSchema
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, loading
 
 
 def read_schema(raw: Any, *, where: str) -> ToolSchema:
-    """Read a schema from YAML; the bare function form without `type` is taken too.
+    """Read a schema: YAML, or an object of another library; a function alone is taken too.
 
     Raises:
         ConfigError: it is not an OpenAI function schema, or `parameters` is not JSON Schema.
     """
+    if isinstance(raw, BaseModel):
+        raw = raw.model_dump(exclude_unset=True, exclude_none=True)
     if isinstance(raw, Mapping) and "function" not in raw and "name" in raw:
         raw = {"type": "function", "function": raw}
     try:
@@ -68,24 +70,21 @@ def _check_references(parameters: Mapping[str, Any]) -> None:
             found += node
 
 
-def infer_schema(tool_class: type, *, where: str) -> ToolSchema:
+def infer_schema(tool_class: type[Any], *, where: str) -> ToolSchema | None:
     """Infer a schema from a class: its name, its docstring, and the type of `parameters`.
 
-    `execute(self, instance_id, parameters: Arguments)` must annotate `parameters` with a
-    TypedDict or a pydantic model; its fields become the JSON Schema (`Annotated[str, Field(
-    description=...)]` describes one).
+    `execute(self, instance_id, parameters: Arguments)` annotates `parameters` with a TypedDict
+    or a pydantic model; its fields become the JSON Schema (`Annotated[str, Field(
+    description=...)]` describes one). None if the annotation says nothing about the arguments.
 
     Raises:
-        ConfigError: the annotation says nothing about the arguments.
+        ConfigError: the annotation cannot be read.
     """
-    execute = tool_class.execute  # type: ignore[attr-defined]
-    hints = typing.get_type_hints(execute, include_extras=True)
+    with loading(f"{where}: the annotations of {tool_class.__name__}.execute cannot be read"):
+        hints = typing.get_type_hints(tool_class.execute, include_extras=True)
     annotation = hints.get("parameters")
-    if annotation in (None, dict, Any) or typing.get_origin(annotation) is dict:
-        raise ConfigError(
-            f"{where}: no `tool_schema`, and none can be inferred: annotate `parameters` of "
-            f"{tool_class.__name__}.execute with a TypedDict, or write `tool_schema` in the YAML"
-        )
+    if annotation in (None, dict, str, Any) or typing.get_origin(annotation) is dict:
+        return None
     try:
         parameters = TypeAdapter(_as_model(annotation)).json_schema()
     except PydanticUserError as error:
@@ -127,13 +126,7 @@ def _unqualified(hint: Any) -> Any:
 
 
 def violations(schema: ToolSchema, arguments: Mapping[str, Any]) -> list[str]:
-    """List everything that is wrong with a call's arguments; empty when they are valid.
-
-    `schema` may be of another library, with `parameters` a model of its own.
-    """
-    parameters: Any = schema.function.parameters
-    if isinstance(parameters, BaseModel):
-        parameters = parameters.model_dump(exclude_unset=True, exclude_none=True)
-    validator = Draft202012Validator(parameters)
+    """List everything that is wrong with a call's arguments; empty when they are valid."""
+    validator = Draft202012Validator(schema.function.parameters)
     faults = sorted(validator.iter_errors(dict(arguments)), key=lambda f: list(map(str, f.path)))
     return [f"{'.'.join(map(str, fault.path)) or 'arguments'}: {fault.message}" for fault in faults]

@@ -8,10 +8,10 @@ import numpy as np
 
 from agentrl.contracts.call import ParsedTurn, Schemas
 from agentrl.contracts.engine import ChatBackend, Completion, Engine, Prompt, Sampling
+from agentrl.contracts.tool import ToolDict
 from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.record import Record
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import ToolDict
 
 
 class Actor(Protocol):

@@ -26,7 +26,6 @@ from agentrl.rollout.actor import Actor
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import schema_dict
 from agentrl.rollout.toolset import Toolset
 from agentrl.seed import derive_seed
 
@@ -65,7 +64,7 @@ class Episode:
         self._id = episode_id
         self._seed = seed
         self._sampling = sampling
-        self._schemas = [schema_dict(tool) for tool in tools.values()]
+        self._schemas = [tool.tool_schema.for_template() for tool in tools.values()]
         self._record = Record.begin(
             sample.prompt, config=context.config, context_limit=context.context_limit
         )

@@ -10,18 +10,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.tool import BaseTool, Services
 from agentrl.contracts.trajectory import Group, Trajectory
-from agentrl.errors import ConfigError
+from agentrl.plugins.check import check_samples, choose_interaction, offered_tools
 from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import Actor
 from agentrl.rollout.episode import Episode, EpisodeContext
-from agentrl.rollout.partner import Partner, choose_interaction
+from agentrl.rollout.partner import Partner
 from agentrl.rollout.render import Renderer
 from agentrl.seed import derive_seed
 
@@ -165,30 +165,12 @@ class Rollout:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def check(self, samples: Iterable[Sample]) -> None:
-        """Make sure that every sample's tools and interaction are there.
+        """Check that samples can be rolled out.
 
         Raises:
-            ConfigError: a sample names one that is not.
+            ConfigError: one asks for what is not there.
         """
-        for sample in samples:
-            self.offered_tools(sample)
-            choose_interaction(self._interactions, sample.interaction_kwargs)
-
-    def offered_tools(self, sample: Sample) -> dict[str, BaseTool]:
-        """Return the tools that a sample is offered.
-
-        Raises:
-            ConfigError: `tool_selection` names a tool that is not registered.
-        """
-        if sample.tool_selection is None:
-            return self.tools
-        unknown = [name for name in sample.tool_selection if name not in self.tools]
-        if unknown:
-            raise ConfigError(
-                f"sample {sample.index} of {sample.data_source!r}: tool_selection names "
-                f"{unknown}; the registered tools are {sorted(self.tools)}"
-            )
-        return {name: self.tools[name] for name in sample.tool_selection}
+        check_samples(samples, self.tools, self._interactions)
 
     async def _run_member(
         self, sample: Sample, episode_id: str, seed: int, sampling: SamplingConfig
@@ -197,7 +179,7 @@ class Rollout:
             return await Episode(
                 self._context,
                 sample,
-                self.offered_tools(sample),
+                offered_tools(sample, self.tools),
                 self._partner(sample, episode_id),
                 episode_id=episode_id,
                 seed=seed,
@@ -205,14 +187,12 @@ class Rollout:
             ).run()
 
     def _partner(self, sample: Sample, episode_id: str) -> Partner | None:
-        kwargs: dict[str, Any] = dict(sample.interaction_kwargs)
-        interaction = choose_interaction(self._interactions, kwargs)
-        kwargs.pop("name", None)
+        interaction = choose_interaction(sample, self._interactions)
         if interaction is None:
             return None
         return Partner(
             interaction=interaction,
-            kwargs=kwargs,
+            kwargs={k: v for k, v in sample.interaction_kwargs.items() if k != "name"},
             episode_id=episode_id,
             timeout_s=self.config.tool_timeout_s,
         )

@@ -2,17 +2,15 @@
 
 import asyncio
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry, finite
-from agentrl.errors import ConfigError, boundary
-from agentrl.rollout.toolset import quietly
+from agentrl.errors import boundary
 from agentrl.rollout.truncate import showable
-from agentrl.shield import shielded
+from agentrl.shield import quietly, shielded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +27,7 @@ class Partner:
     """One instance of an interaction, from start to finalize."""
 
     interaction: BaseInteraction
-    kwargs: Mapping[str, Any]
+    kwargs: dict[str, Any]
     episode_id: str
     timeout_s: float
     _instance: str | None = None
@@ -45,7 +43,7 @@ class Partner:
         with boundary(f"{self._what} start"):
             async with asyncio.timeout(self.timeout_s):
                 self._instance = await self.interaction.start_interaction(
-                    self.episode_id, **self.kwargs
+                    self.episode_id, **copy.deepcopy(self.kwargs)
                 )
         self._started = True
 
@@ -58,9 +56,10 @@ class Partner:
         assert self._instance is not None
         with boundary(f"{self._what} generate_response"):
             async with asyncio.timeout(self.timeout_s):
-                end, content, reward, _ = await self.interaction.generate_response(
-                    self._instance, copy.deepcopy(messages), **self.kwargs
+                answer = await self.interaction.generate_response(
+                    self._instance, copy.deepcopy(messages), **copy.deepcopy(self.kwargs)
                 )
+            end, content, reward, _ = answer
             return Answer(end=bool(end), content=showable(str(content)), reward=finite(reward))
 
     async def rewards(self) -> list[RewardEntry]:
@@ -73,7 +72,9 @@ class Partner:
             return []
         with boundary(f"{self._what} calculate_score"):
             async with asyncio.timeout(self.timeout_s):
-                score = await self.interaction.calculate_score(self._instance, **self.kwargs)
+                score = await self.interaction.calculate_score(
+                    self._instance, **copy.deepcopy(self.kwargs)
+                )
             return [RewardEntry(source="interaction", value=finite(score))]
 
     async def finalize(self) -> None:
@@ -91,23 +92,4 @@ class Partner:
 
     @property
     def _what(self) -> str:
-        name = getattr(self.interaction, "name", type(self.interaction).__name__)
-        return f"interaction {name!r}"
-
-
-def choose_interaction(
-    interactions: Mapping[str, BaseInteraction], kwargs: Mapping[str, Any]
-) -> BaseInteraction | None:
-    """Pick the interaction that a sample names, or the only one there is.
-
-    Raises:
-        ConfigError: the name is unknown, or none is named where there are several.
-    """
-    name = kwargs.get("name")
-    if name is None and len(interactions) <= 1:
-        return next(iter(interactions.values()), None)
-    if not isinstance(name, str) or name not in interactions:
-        raise ConfigError(
-            f"interaction_kwargs.name is {name!r}; expected one of {sorted(interactions)}"
-        )
-    return interactions[name]
+        return f"interaction {self.interaction.name!r}"

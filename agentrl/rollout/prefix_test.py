@@ -12,9 +12,9 @@ from typing import Any
 from jinja2.exceptions import TemplateError as JinjaError
 
 from agentrl.contracts.message import Message
+from agentrl.contracts.tool import ToolDict
 from agentrl.errors import TemplateError
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import ToolDict
 
 _REMEDY = (
     "name a template that only appends as `model.chat_template` (the model's own, without the "

@@ -18,11 +18,11 @@ import numpy as np
 from jinja2.exceptions import TemplateError as JinjaError
 
 from agentrl.contracts.message import Message
+from agentrl.contracts.tool import ToolDict
 from agentrl.errors import ConfigError, TemplateError
 from agentrl.rollout.formats.hermes import format_tool_call
 from agentrl.rollout.formats.registry import AUTO, FALLBACK, choose_format
 from agentrl.rollout.formats.turn import ToolFormat
-from agentrl.rollout.schemas import ToolDict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

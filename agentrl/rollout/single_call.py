@@ -5,7 +5,6 @@ from typing import Any
 
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.tool import BaseTool, Services, ToolCall, ToolRecord
-from agentrl.rollout.schemas import schema_dict
 from agentrl.rollout.toolset import Toolset
 
 
@@ -27,9 +26,8 @@ async def call_once(
         kwargs={tool.name: {"create_kwargs": create_kwargs}},
         started=time.monotonic(),
     )
-    if hasattr(tool, "open"):
-        await tool.open(services)
     try:
+        await tool.open(services)
         await toolset.create()
         call = ToolCall(id="call_0", name=tool.name, arguments=arguments)
         record = (await toolset.execute((call,), limit=1))[0]
@@ -37,13 +35,12 @@ async def call_once(
         return record, rewards[0].value
     finally:
         await toolset.release()
-        if hasattr(tool, "close"):
-            await tool.close()
+        await tool.close()
 
 
 def example_arguments(tool: BaseTool) -> dict[str, Any]:
     """Make valid-looking arguments from a tool's schema, for a smoke call."""
-    parameters = schema_dict(tool)["function"].get("parameters", {})
+    parameters = tool.tool_schema.function.parameters
     properties = parameters.get("properties", {})
     return {name: _example(properties.get(name, {})) for name in parameters.get("required", [])}
 

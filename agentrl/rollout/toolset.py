@@ -7,10 +7,9 @@ exponential back-off first; nothing a tool raises leaves this module except canc
 
 import asyncio
 import copy
-import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tenacity import (
@@ -23,15 +22,21 @@ from tenacity import (
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.failure import Failure
 from agentrl.contracts.reward import RewardEntry, finite
-from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord
-from agentrl.errors import InfraError, RolloutError, ToolError, ToolTimeoutError, boundary
+from agentrl.contracts.tool import BaseTool, ToolCall, ToolOutcome, ToolRecord, ToolResponse
+from agentrl.errors import (
+    InfraError,
+    PluginError,
+    RolloutError,
+    ToolError,
+    ToolTimeoutError,
+    boundary,
+)
 from agentrl.plugins.schema import violations
 from agentrl.rollout.truncate import showable, truncate
-from agentrl.shield import shielded
-
-logger = logging.getLogger(__name__)
+from agentrl.shield import quietly, shielded
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_NAMES = {"image": "an image", "video": "a video"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -108,40 +113,42 @@ class Toolset:
         with boundary(f"tool {name!r} create"):
             kwargs = self._kwargs(name, "create")
             async with asyncio.timeout(self.config.tool_timeout_s):
-                created: Any = await tool.create(self.episode_id, **kwargs)
-        self._instances[name] = created[0] if isinstance(created, tuple) else created
+                match await tool.create(self.episode_id, **kwargs):
+                    case (str() as instance, _):
+                        self._instances[name] = instance
+                    case created:
+                        raise TypeError(f"expected (instance_id, ToolResponse), got {created!r}")
         self._created.append(name)
 
     async def _execute(self, call: ToolCall, passed_limit: int | None) -> ToolRecord:
         began = time.monotonic()
-        attempts, reward, failed = 1, 0.0, None
-        metrics: dict[str, Any] = {}
-        outcome = ToolOutcome.OK
+        record = ToolRecord(call=call, outcome=ToolOutcome.OK, started_s=began - self.started)
         try:
             self._check(call, passed_limit)
-            text, reward, metrics, attempts = await self._attempt(call)
-        except ToolError as failure:
-            outcome, text = ToolOutcome.MODEL_ERROR, f"Error: {failure}"
-        except ToolTimeoutError as failure:
-            outcome, failed = ToolOutcome.TIMEOUT, Failure.of(failure)
+            record = await self._attempt(record)
+            if record.media:
+                raise PluginError(
+                    f"tool {call.name!r} returned {_NAMES[record.media[0].kind]}; the policy has "
+                    f"no eyes yet: let it return text alone, or offer another tool"
+                )
+        except ToolError as error:
+            record = replace(record, outcome=ToolOutcome.MODEL_ERROR, response=f"Error: {error}")
+        except ToolTimeoutError as error:
             text = f"Error: timed out after {self.config.tool_timeout_s:g} s"
-        except RolloutError as failure:
-            outcome, failed = ToolOutcome.INFRA_ERROR, Failure.of(failure)
-            text = "Error: the tool is not available"
-            attempts = 1 + self.config.tool_retries * isinstance(failure, InfraError)
-        return ToolRecord(
-            call=call,
-            outcome=outcome,
-            response=truncate(
-                showable(text), self.config.max_tool_response_chars, self.config.tool_response_keep
-            ),
-            reward=reward,
-            metrics=metrics,
-            started_s=began - self.started,
-            duration_s=time.monotonic() - began,
-            attempts=attempts,
-            failure=failed,
-        )
+            record = replace(
+                record, outcome=ToolOutcome.TIMEOUT, response=text, failure=Failure.of(error)
+            )
+        except RolloutError as error:
+            record = replace(
+                record,
+                outcome=ToolOutcome.INFRA_ERROR,
+                response="Error: the tool is not available",
+                attempts=1 + self.config.tool_retries * isinstance(error, InfraError),
+                failure=Failure.of(error),
+            )
+        limit, keep = self.config.max_tool_response_chars, self.config.tool_response_keep
+        shown = truncate(showable(record.response), limit, keep)
+        return replace(record, response=shown, duration_s=time.monotonic() - began)
 
     def _check(self, call: ToolCall, passed_limit: int | None) -> None:
         """Check that a call can be executed as it is written.
@@ -157,14 +164,13 @@ class Toolset:
         tool = self.tools.get(call.name)
         if tool is None:
             raise ToolError(f"no tool named {call.name!r}; the tools are {', '.join(self.tools)}")
-        with boundary(f"the schema of tool {call.name!r}"):
+        with boundary(f"tool {call.name!r} schema"):
             faults = violations(tool.tool_schema, call.arguments)
         if faults:
             raise ToolError(f"invalid arguments: {'; '.join(faults)}")
 
-    async def _attempt(self, call: ToolCall) -> tuple[str, float, dict[str, Any], int]:
-        """Call the tool, again after infrastructure errors: `(text, reward, metrics, attempts)`."""
-        attempts = 0
+    async def _attempt(self, record: ToolRecord) -> ToolRecord:
+        """Call the tool, again after infrastructure errors."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(InfraError),
             stop=stop_after_attempt(1 + self.config.tool_retries),
@@ -172,21 +178,28 @@ class Toolset:
             reraise=True,
         ):
             with attempt:
-                attempts += 1
-                text, reward, metrics = await self._call(call)
-        return text, reward, metrics, attempts
+                done = await self._call(record)
+        return replace(done, attempts=attempt.retry_state.attempt_number)
 
-    async def _call(self, call: ToolCall) -> tuple[str, float, dict[str, Any]]:
-        tool, instance = self.tools[call.name], self._instances[call.name]
-        with boundary(f"tool {call.name!r}"):
-            kwargs = self._kwargs(call.name, "execute")
+    async def _call(self, record: ToolRecord) -> ToolRecord:
+        name = record.call.name
+        with boundary(f"tool {name!r}"):
             # A tool may write into what it is given: the record and a second attempt keep theirs.
-            arguments = copy.deepcopy(call.arguments)
+            arguments, kwargs = copy.deepcopy(record.call.arguments), self._kwargs(name, "execute")
             async with asyncio.timeout(self.config.tool_timeout_s):
-                result: Any = await tool.execute(instance, arguments, **kwargs)
-            response, reward, metrics = result
-            text = getattr(response, "text", response)
-            return "" if text is None else str(text), finite(reward), dict(metrics or {})
+                result = await self.tools[name].execute(self._instances[name], arguments, **kwargs)
+            match result:
+                case (ToolResponse() as response, reward, metrics):
+                    return replace(
+                        record,
+                        response=response.text or "",
+                        media=response.media,
+                        reward=finite(reward),
+                        metrics=dict(metrics or {}),
+                    )
+            raise TypeError(
+                f"expected (ToolResponse, reward, metrics) from `execute`, got {str(result)[:200]}"
+            )
 
     def _kwargs(self, name: str, method: str) -> dict[str, Any]:
         """Return a copy of what the sample gives to one method of a tool."""
@@ -211,13 +224,3 @@ class Toolset:
             f"tool {name!r} release of {instance}",
             self.config.tool_timeout_s,
         )
-
-
-async def quietly(work: Callable[[], Awaitable[None]], what: str, timeout_s: float) -> None:
-    """Await clean-up of a plugin; its failure is logged and spoils nothing else."""
-    try:
-        with boundary(what):
-            async with asyncio.timeout(timeout_s):
-                await work()
-    except RolloutError as error:
-        logger.warning("%s", error)

@@ -14,6 +14,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from agentrl.config.sandbox import BubblewrapOptions, PoolConfig
 from agentrl.errors import NotReadyError, SandboxError
 from agentrl.sandbox.cgroup import Cgroups
@@ -43,6 +45,7 @@ class BubblewrapSpawner(Spawner):
             self.most_slots = 1  # one user for all: neighbours could read each other's files
         self._cgroups = Cgroups()
 
+    @override
     async def prepare(self) -> None:
         """Run one empty sandbox.
 
@@ -70,8 +73,8 @@ class BubblewrapSpawner(Spawner):
             raise NotReadyError(f"sandbox bubblewrap: {reason}; is it allowed here? Else {REMEDY}")
         self._cgroups.open()
 
+    @override
     async def spawn(self, berth: Berth, settings: dict[str, Any]) -> Guest:
-        """Start one sandbox."""
         sandbox_id = f"bwrap-{uuid.uuid4().hex[:12]}"
         jail = "uid" if self._root else "namespace"
         settings = {**settings, "box": BOX, "jail": jail, "seccomp": True}
@@ -88,8 +91,8 @@ class BubblewrapSpawner(Spawner):
             raise SandboxError(f"bubblewrap did not start: {error}") from error
         return _Walled(guest, self._cgroups)
 
+    @override
     def isolation(self) -> str:
-        """Say which walls stand."""
         who = (
             "a user per slot" if self._root else "a user namespace and a PID namespace per program"
         )
@@ -98,8 +101,8 @@ class BubblewrapSpawner(Spawner):
             f"{who}, {self._cgroups.describe()}"
         )
 
+    @override
     async def close(self) -> None:
-        """Remove the control groups."""
         self._cgroups.close()
 
     def _walls(self, slots: int) -> list[str]:
@@ -168,18 +171,19 @@ class _Walled(Guest):
         self.sandbox_id = guest.sandbox_id
         self._guest, self._cgroups = guest, cgroups
 
+    @override
     async def read(self) -> bytes:
-        """Return what has arrived; empty when the guest is gone."""
         return await self._guest.read()
 
+    @override
     async def write(self, data: bytes) -> None:
-        """Send bytes."""
         await self._guest.write(data)
 
+    @override
     async def last_words(self) -> str:
-        """Return what the guest wrote on its standard error."""
         return await self._guest.last_words()
 
+    @override
     async def end(self) -> None:
         """Kill the sandbox, then remove its control group.
 

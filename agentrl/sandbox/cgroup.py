@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agentrl.config.sandbox import PoolConfig
-from agentrl.sandbox.owner import Owner
+from agentrl.sandbox.labels import Owner
 
 ROOT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")

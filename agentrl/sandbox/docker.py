@@ -14,13 +14,14 @@ import time
 import uuid
 from typing import Any
 
+from typing_extensions import override
+
 from agentrl.config.sandbox import DockerOptions, PoolConfig
 from agentrl.errors import NotReadyError, SandboxError
 from agentrl.sandbox.attach import AttachStream, attach
 from agentrl.sandbox.guest import Berth, Guest, Spawner
 from agentrl.sandbox.image import ensure_image
-from agentrl.sandbox.labels import Labels, reap
-from agentrl.sandbox.owner import Owner
+from agentrl.sandbox.labels import Labels, Owner, reap
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class DockerSpawner(Spawner):
         self._image = ""
         self._labels = Labels(owner=Owner.myself(), expires_at=time.time() + config.expire_s)
 
+    @override
     async def prepare(self) -> None:
         """Reach the daemon, remove dead owners' containers, find or build the image.
 
@@ -64,8 +66,8 @@ class DockerSpawner(Spawner):
                 f"{known}; install it and name it in /etc/docker/daemon.json"
             )
 
+    @override
     async def spawn(self, berth: Berth, settings: dict[str, Any]) -> Guest:
-        """Start one container."""
         import docker.errors
         import requests
 
@@ -129,8 +131,8 @@ class DockerSpawner(Spawner):
             host_config=host,
         )
 
+    @override
     def isolation(self) -> str:
-        """Say which walls stand."""
         runtime = self._options.runtime or "the daemon's default runtime"
         return (
             f"docker ({runtime}): no network, read-only root, all capabilities dropped from "
@@ -138,8 +140,8 @@ class DockerSpawner(Spawner):
             "memory, process and CPU limits"
         )
 
+    @override
     async def close(self) -> None:
-        """Close the connections to the daemon."""
         if self._client is not None:
             await asyncio.to_thread(self._client.close)
             self._client = None
@@ -152,20 +154,20 @@ class ContainerGuest(Guest):
         self.sandbox_id = name
         self._client, self._stream = client, stream
 
+    @override
     async def read(self) -> bytes:
-        """Return what has arrived; empty when the guest is gone."""
         return await self._stream.read()
 
+    @override
     async def write(self, data: bytes) -> None:
-        """Send bytes."""
         await self._stream.write(data)
 
+    @override
     async def last_words(self) -> str:
-        """Return what the guest wrote on its standard error."""
         return self._stream.stderr.decode("utf-8", "replace").strip()
 
+    @override
     async def end(self) -> None:
-        """Close the container's input and remove it."""
         await self._stream.close()
         await _remove(self._client, self.sandbox_id)
 

@@ -1,6 +1,8 @@
 """From configuration to a sandbox; `auto` is decided here, and never in favour of no walls."""
 
 import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 from agentrl.config.sandbox import (
     AutoSandboxConfig,
@@ -11,7 +13,7 @@ from agentrl.config.sandbox import (
     PoolConfig,
     SandboxConfig,
 )
-from agentrl.contracts.sandbox import RunRequest, RunResult, Sandbox, Session
+from agentrl.contracts.sandbox import Sandbox
 from agentrl.errors import NotReadyError
 from agentrl.sandbox.guest import Spawner
 from agentrl.sandbox.pool import Pool
@@ -19,15 +21,56 @@ from agentrl.sandbox.pool import Pool
 logger = logging.getLogger(__name__)
 
 
-def open_sandbox(config: SandboxConfig) -> Sandbox:
-    """Return the sandbox that `config` describes, not started yet."""
+@asynccontextmanager
+async def open_sandbox(config: SandboxConfig) -> AsyncIterator[Sandbox]:
+    """Start the sandbox that `config` describes, and close it in the end.
+
+    `auto` is Docker when its daemon answers, else bubblewrap.
+
+    Raises:
+        NotReadyError: it cannot be had; of `auto`, none can, with each one's reason.
+    """
+    sandbox = await _started(config)
+    try:
+        yield sandbox
+    finally:
+        await sandbox.close()
+
+
+async def _started(config: SandboxConfig) -> Sandbox:
+    if not isinstance(config, AutoSandboxConfig):
+        sandbox = _backend(config)
+        await sandbox.start()
+        return sandbox
+    reasons = []
+    for candidate in _candidates(config):
+        sandbox = _backend(candidate)
+        try:
+            await sandbox.start()
+        except NotReadyError as error:
+            reasons.append(str(error))
+            continue
+        logger.info("sandbox: %s", sandbox.isolation())
+        return sandbox
+    raise NotReadyError(
+        "no sandbox is to be had. "
+        + "; ".join(reasons)
+        + ". Install one: `apt-get install bubblewrap`, or start a Docker daemon"
+    )
+
+
+def make_pool(config: PoolConfig) -> Pool:
+    """Return the pool of a backend on this machine, not started yet."""
+    return Pool(config, _spawner(config))
+
+
+def _backend(config: SandboxConfig) -> Sandbox:
     if isinstance(config, HttpSandboxConfig):
         from agentrl.sandbox.http import HttpSandbox
 
         return HttpSandbox(config)
-    if isinstance(config, AutoSandboxConfig):
-        return AutoSandbox(config)
-    return Pool(config, _spawner(config))
+    assert isinstance(config, PoolConfig)
+    return make_pool(config)
 
 
 def _spawner(config: PoolConfig) -> Spawner:
@@ -46,63 +89,7 @@ def _spawner(config: PoolConfig) -> Spawner:
     return BubblewrapSpawner(config, config.bubblewrap)
 
 
-class AutoSandbox(Sandbox):
-    """Docker when its daemon answers, else bubblewrap; decided when started."""
-
-    name = "auto"
-
-    def __init__(self, config: AutoSandboxConfig) -> None:
-        self._config = config
-        self._chosen: Sandbox | None = None
-
-    async def start(self) -> None:
-        """Start the first backend that can be had.
-
-        Raises:
-            NotReadyError: none can, with each one's reason.
-        """
-        limits = self._config.model_dump(exclude={"type", "docker", "bubblewrap"})
-        candidates: tuple[SandboxConfig, ...] = (
-            DockerSandboxConfig(docker=self._config.docker, **limits),
-            BubblewrapSandboxConfig(bubblewrap=self._config.bubblewrap, **limits),
-        )
-        reasons = []
-        for candidate in candidates:
-            sandbox = open_sandbox(candidate)
-            try:
-                await sandbox.start()
-            except NotReadyError as error:
-                reasons.append(str(error))
-                continue
-            self._chosen, self.name = sandbox, sandbox.name
-            logger.info("sandbox: %s", sandbox.isolation())
-            return
-        raise NotReadyError(
-            "no sandbox is to be had. "
-            + "; ".join(reasons)
-            + ". Install one: `apt-get install bubblewrap`, or start a Docker daemon"
-        )
-
-    @property
-    def backend(self) -> Sandbox:
-        """The backend that was chosen."""
-        if self._chosen is None:
-            raise NotReadyError("the sandbox has not been started: use `async with` or start()")
-        return self._chosen
-
-    async def run(self, request: RunRequest) -> RunResult:
-        """Run one program."""
-        return await self.backend.run(request)
-
-    async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
-        """Open a stateful Python session."""
-        return await self.backend.open_session(memory_mb=memory_mb, owner=owner)
-
-    async def close(self) -> None:
-        """Close the chosen backend."""
-        if self._chosen is not None:
-            await self._chosen.close()
-
-    def isolation(self) -> str:
-        """Say in one line which isolation is in force."""
-        return self.backend.isolation()
+def _candidates(config: AutoSandboxConfig) -> Iterator[SandboxConfig]:
+    limits = config.model_dump(exclude={"type", "docker", "bubblewrap"})
+    yield DockerSandboxConfig(docker=config.docker, **limits)
+    yield BubblewrapSandboxConfig(bubblewrap=config.bubblewrap, **limits)

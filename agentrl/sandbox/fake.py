@@ -6,6 +6,8 @@ sandbox = FakeSandbox(lambda request: RunResult(status=RunStatus.TIMEOUT))
 
 from collections.abc import Callable, Mapping
 
+from typing_extensions import override
+
 from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
 from agentrl.errors import SandboxError
 
@@ -26,10 +28,11 @@ class FakeSandbox(Sandbox):
         self.requests: list[RunRequest] = []
         self.running = False
 
+    @override
     async def start(self) -> None:
-        """Note that it was started."""
         self.running = True
 
+    @override
     async def run(self, request: RunRequest) -> RunResult:
         """Return the answer to a program.
 
@@ -39,6 +42,7 @@ class FakeSandbox(Sandbox):
         if not self.running:
             raise SandboxError("FakeSandbox was not started: use `async with` or start()")
         self.requests.append(request)
+        self.executions += 1
         if callable(self._answers):
             answer = self._answers(request)
         elif request.code in self._answers:
@@ -51,16 +55,16 @@ class FakeSandbox(Sandbox):
             return answer
         return RunResult(status=RunStatus.OK, exit_code=0, stdout=answer, sandbox_id="fake")
 
+    @override
     async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
-        """Open a session whose cells are answered like programs."""
         return FakeSession(self, owner)
 
+    @override
     async def close(self) -> None:
-        """Note that it was closed."""
         self.running = False
 
+    @override
     def isolation(self) -> str:
-        """Say that nothing runs."""
         return "fake: runs nothing"
 
 
@@ -71,6 +75,7 @@ class FakeSession(Session):
         self._sandbox, self._owner = sandbox, owner
         self.closed = False
 
+    @override
     async def run_cell(
         self,
         code: str,
@@ -79,7 +84,6 @@ class FakeSession(Session):
         files: Mapping[str, bytes] | None = None,
         fetch_files: tuple[str, ...] = (),
     ) -> RunResult:
-        """Return the answer to a cell."""
         request = RunRequest(
             code=code,
             files=files or {},
@@ -89,9 +93,10 @@ class FakeSession(Session):
         )
         return await self._sandbox.run(request)
 
+    @override
     async def interrupt(self) -> None:
-        """Do nothing: cells end at once."""
+        return None
 
+    @override
     async def close(self) -> None:
-        """Note that it was closed."""
         self.closed = True

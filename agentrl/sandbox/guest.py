@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from agentrl.paths import shipped_root
 
 logger = logging.getLogger(__name__)
@@ -135,18 +137,19 @@ class ProcessGuest(Guest):
         """The child's process id."""
         return self._process.pid
 
+    @override
     async def read(self) -> bytes:
-        """Return what has arrived; empty when the guest is gone."""
         try:
             return await self._reader.read(1 << 16)
         except OSError:
             return b""
 
+    @override
     async def write(self, data: bytes) -> None:
-        """Send bytes, waiting while the guest does not take them."""
         self._writer.write(data)
         await self._writer.drain()
 
+    @override
     async def end(self) -> None:
         """Kill the child. Its walls (a PID namespace, or adoption) end the rest."""
         self._writer.close()
@@ -162,8 +165,8 @@ class ProcessGuest(Guest):
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
+    @override
     async def last_words(self) -> str:
-        """Return what the guest wrote on its standard error."""
         if self._process.stderr is None:
             return ""
         try:

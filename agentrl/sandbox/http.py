@@ -19,6 +19,7 @@ from tenacity import (
     stop_after_attempt,
     wait_random_exponential,
 )
+from typing_extensions import override
 
 from agentrl.config.sandbox import HttpSandboxConfig
 from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
@@ -52,6 +53,7 @@ class HttpSandbox(Sandbox):
         self._endpoints = Endpoints(config.urls)
         self._client: httpx.AsyncClient | None = None
 
+    @override
     async def start(self) -> None:
         """Open the connection pool and see who is there.
 
@@ -95,6 +97,7 @@ class HttpSandbox(Sandbox):
             raise NotReadyError("the sandbox client is not open: use `async with` or start()")
         return self._client
 
+    @override
     async def run(self, request: RunRequest) -> RunResult:
         """Run one program on the service.
 
@@ -102,6 +105,11 @@ class HttpSandbox(Sandbox):
             SandboxError: the service failed, or stayed busy through every attempt.
             ToolError: the service refused the request.
         """
+        result = await self._run(request)
+        self.executions += 1
+        return result
+
+    async def _run(self, request: RunRequest) -> RunResult:
         timeout_s = request.compile_timeout_s + request.run_timeout_s + self._config.queue_timeout_s
         async for attempt in self._attempts():
             with attempt, self._endpoints.take() as endpoint:
@@ -154,6 +162,7 @@ class HttpSandbox(Sandbox):
             raise ToolError(f"sandbox refused the request: {answer.text[:500]}")
         return answer
 
+    @override
     async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
         """Open a session on one of our services; it stays at that address.
 
@@ -187,14 +196,14 @@ class HttpSandbox(Sandbox):
             raise SandboxError(f"sandbox at {endpoint.url}: {answer.status_code} {answer.text}")
         return answer.json()
 
+    @override
     async def close(self) -> None:
-        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
+    @override
     def isolation(self) -> str:
-        """Say that it is the service's business."""
         return f"http: programs run on {', '.join(self._config.urls)}"
 
 
@@ -204,6 +213,7 @@ class HttpSession(Session):
     def __init__(self, sandbox: HttpSandbox, endpoint: Endpoint, name: str) -> None:
         self._sandbox, self._endpoint, self._path = sandbox, endpoint, f"/v1/sessions/{name}"
 
+    @override
     async def run_cell(
         self,
         code: str,
@@ -212,7 +222,6 @@ class HttpSession(Session):
         files: Mapping[str, bytes] | None = None,
         fetch_files: tuple[str, ...] = (),
     ) -> RunResult:
-        """Run one cell (see `Session.run_cell`)."""
         body = {
             "code": code,
             "timeout_s": timeout_s,
@@ -224,12 +233,12 @@ class HttpSession(Session):
         )
         return _result(RunAnswer.model_validate(answer))
 
+    @override
     async def interrupt(self) -> None:
-        """Interrupt the running cell."""
         await self._sandbox.call(self._endpoint, "POST", f"{self._path}/interrupt", None, 10.0)
 
+    @override
     async def close(self) -> None:
-        """End the session."""
         await self._sandbox.call(self._endpoint, "DELETE", self._path, None, 30.0)
 
 

@@ -5,18 +5,38 @@ left alone until they expire, because from here nobody can tell whether their ow
 """
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from agentrl.sandbox.owner import Owner
 
 logger = logging.getLogger(__name__)
 
 MARK = "agentrl.sandbox"
 HOST, PID, START, EXPIRES = (f"{MARK}.{name}" for name in ("host", "pid", "start", "expires"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """A process that started sandboxes: its id, and its start in clock ticks since boot.
+
+    The start tells it from a later process that got the same id.
+    """
+
+    pid: int
+    start: int
+
+    @classmethod
+    def myself(cls) -> "Owner":
+        """Return the running process."""
+        return cls(pid=os.getpid(), start=_start_of(os.getpid()) or 0)
+
+    def alive(self) -> bool:
+        """Whether that very process still runs on this machine."""
+        return _start_of(self.pid) == self.start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,3 +88,12 @@ def reap(client: Any, *, everything: bool = False) -> list[str]:
             continue
         removed.append(container["Id"][:12])
     return removed
+
+
+def _start_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])

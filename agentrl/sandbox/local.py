@@ -12,6 +12,8 @@ import tempfile
 import uuid
 from typing import Any
 
+from typing_extensions import override
+
 from agentrl.config.sandbox import LocalSandboxConfig
 from agentrl.errors import NotReadyError, SandboxError
 from agentrl.sandbox.guest import Berth, Guest, ProcessGuest, Spawner, guest_folder
@@ -26,6 +28,7 @@ class LocalSpawner(Spawner):
         self._unsafe = config.unsafe
         self._box: str | None = None
 
+    @override
     async def prepare(self) -> None:
         """Refuse unless asked for as unsafe.
 
@@ -41,8 +44,8 @@ class LocalSpawner(Spawner):
             raise NotReadyError(f"sandbox local: needs Linux, got {sys.platform}; use docker")
         self._box = tempfile.mkdtemp(prefix="agentrl-local-")
 
+    @override
     async def spawn(self, berth: Berth, settings: dict[str, Any]) -> Guest:
-        """Start one fork server."""
         sandbox_id = f"local-{uuid.uuid4().hex[:12]}"
         box = f"{self._box}/{sandbox_id}"
         settings = {**settings, "box": box, "jail": "process", "seccomp": False}
@@ -54,11 +57,11 @@ class LocalSpawner(Spawner):
         except OSError as error:
             raise SandboxError(f"the local fork server did not start: {error}") from error
 
+    @override
     def isolation(self) -> str:
-        """Say that nothing is isolated."""
         return "local: NO isolation (this user's files and network are open to programs)"
 
+    @override
     async def close(self) -> None:
-        """Remove the work directories."""
         if self._box is not None:
             shutil.rmtree(self._box, ignore_errors=True)

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from typing_extensions import override
+
 from agentrl.config.sandbox import PoolConfig
 from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
 from agentrl.errors import NotReadyError, SandboxError, ToolError
 from agentrl.sandbox.guest import Berth, Spawner
 from agentrl.sandbox.languages import Language, find_language, language_table, steps
 from agentrl.sandbox.queue import FairQueue
-from agentrl.sandbox.results import read_result
-from agentrl.sandbox.seat import Seat
 from agentrl.sandbox.sessions import SessionDesk
-from agentrl.sandbox.worker import Worker, WorkerLostError, end_workers
+from agentrl.sandbox.worker import Seat, Worker, WorkerLostError, end_workers, read_result
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Pool(Sandbox):
         self._keeper: asyncio.Task[None] | None = None
         self._desk = SessionDesk(config.max_sessions, self._start_session_worker)
 
+    @override
     async def start(self) -> None:
         """Start every worker.
 
@@ -82,6 +83,7 @@ class Pool(Sandbox):
             raise NotReadyError(f"sandbox {self.name}: {errors.exceptions[0]}") from errors
         self._keeper = asyncio.create_task(self._keep(), name=f"sandbox {self.name} keeper")
 
+    @override
     async def run(self, request: RunRequest) -> RunResult:
         """Run one program on the next free seat.
 
@@ -100,10 +102,13 @@ class Pool(Sandbox):
                     "add it to the image (docker) or to this machine (bubblewrap)"
                 )
             try:
-                return await self._run_on(seat, request, language, attempt)
+                result = await self._run_on(seat, request, language, attempt)
             except WorkerLostError:
                 if attempt == ATTEMPTS:
                     raise
+                continue
+            self.executions += 1
+            return result
         raise AssertionError("unreachable")
 
     async def _run_on(
@@ -133,6 +138,7 @@ class Pool(Sandbox):
             raise WorkerLostError(f"sandbox {result.sandbox_id}: {frame.header.get('reason')}")
         return result
 
+    @override
     async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
         """Open a stateful Python session.
 
@@ -143,8 +149,8 @@ class Pool(Sandbox):
         self._check_memory(memory_mb)
         return await self._desk.open(memory_mb)
 
+    @override
     async def close(self) -> None:
-        """End the keeper and every worker. May be called twice."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -165,8 +171,8 @@ class Pool(Sandbox):
             replaced=self._replaced,
         )
 
+    @override
     def isolation(self) -> str:
-        """Say in one line which isolation is in force."""
         return self._spawner.isolation()
 
     def _check(self, request: RunRequest) -> Language:

@@ -4,10 +4,21 @@ import contextlib
 import hmac
 import json
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import TypeVar
 
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,16 +28,15 @@ from starlette.routing import Route
 from agentrl.contracts.sandbox import RunResult, RunStatus, Sandbox, Session
 from agentrl.errors import SandboxError, ToolError
 from agentrl.sandbox import fusion
-from agentrl.sandbox.jupyter import run_cells
-from agentrl.sandbox.metrics import Metrics
+from agentrl.sandbox.pool import Pool, PoolStats
 from agentrl.sandbox.queue import QueueFullError
-from agentrl.sandbox.service_sessions import Sessions
 from agentrl.sandbox.wire import CellBody, OpenBody, RunAnswer, RunBody
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = "1"
 SERVER_NAME = "agentrl-sandbox"
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1, 3, 10, 30, 100)
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
@@ -50,13 +60,86 @@ class RefusedError(Exception):
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Service:
-    """The handlers, around one sandbox that the application starts and closes."""
+class Sessions:
+    """A table of open sessions. Abandoned ones end by themselves (`sandbox.session_idle_s`)."""
 
-    def __init__(self, sandbox: Sandbox, options: ServiceOptions) -> None:
-        self._sandbox, self._options = sandbox, options
-        self._metrics = Metrics(sandbox)
-        self._sessions = Sessions(sandbox)
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._open: dict[str, Session] = {}
+
+    async def open(self, body: OpenBody) -> str:
+        """Open a session; returns its id."""
+        session = await self._sandbox.open_session(memory_mb=body.memory_mb, owner=body.owner)
+        name = secrets.token_urlsafe(16)
+        self._open[name] = session
+        return name
+
+    def find(self, name: str) -> Session | None:
+        """Return a session by its id."""
+        return self._open.get(name)
+
+    async def close_one(self, name: str) -> None:
+        """Close a session; an unknown id is already closed."""
+        session = self._open.pop(name, None)
+        if session is not None:
+            await session.close()
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for name in list(self._open):
+            await self.close_one(name)
+
+
+class Metrics:
+    """Counts executions, and reads the pool's state when asked."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._registry = CollectorRegistry()
+        self._executions = Counter(
+            "agentrl_sandbox_executions",
+            "Executions by status",
+            ["status"],
+            registry=self._registry,
+        )
+        for status in RunStatus:
+            self._executions.labels(status.value)
+        self._seconds = Histogram(
+            "agentrl_sandbox_execution_seconds",
+            "Wall time of executions",
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        for name in (field.name for field in fields(PoolStats)):
+            gauge = Gauge(f"agentrl_sandbox_{name}", f"Pool: {name}", registry=self._registry)
+            if isinstance(sandbox, Pool):
+                gauge.set_function(partial(_stat, sandbox, name))
+
+    def count(self, status: str) -> None:
+        """Count one execution."""
+        self._executions.labels(status).inc()
+
+    def duration(self, seconds: float) -> None:
+        """Note how long one took."""
+        self._seconds.observe(seconds)
+
+    def text(self) -> bytes:
+        """Return every figure."""
+        return generate_latest(self._registry)
+
+
+class Service:
+    """The handlers, around one sandbox that is open while the application runs."""
+
+    _sandbox: Sandbox
+    _metrics: Metrics
+    _sessions: Sessions
+
+    def __init__(
+        self, sandbox: AbstractAsyncContextManager[Sandbox], options: ServiceOptions
+    ) -> None:
+        self._opening, self._options = sandbox, options
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -94,7 +177,8 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        async with self._sandbox:
+        async with self._opening as self._sandbox:
+            self._metrics, self._sessions = Metrics(self._sandbox), Sessions(self._sandbox)
             logger.info("sandbox service: %s", self._sandbox.isolation())
             yield
             await self._sessions.close()
@@ -132,7 +216,7 @@ class Service:
 
     async def _run_jupyter(self, request: Request) -> Response:
         body = await self._body(request, fusion.RunJupyterRequest)
-        return JSONResponse(await run_cells(self._sandbox, body))
+        return JSONResponse(await fusion.run_cells(self._sandbox, body))
 
     async def _run(self, request: Request) -> Response:
         body = await self._body(request, RunBody)
@@ -194,3 +278,7 @@ async def _ping(_: Request) -> Response:
 
 def _json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _stat(pool: Pool, name: str) -> float:
+    return float(getattr(pool.stats(), name))

@@ -8,11 +8,11 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from typing_extensions import override
+
 from agentrl.contracts.sandbox import RunResult, RunStatus, Session
 from agentrl.errors import SandboxError, ToolError
-from agentrl.sandbox.results import read_result
-from agentrl.sandbox.seat import Seat
-from agentrl.sandbox.worker import WorkerLostError, end_workers
+from agentrl.sandbox.worker import Seat, WorkerLostError, end_workers, read_result
 
 CELL_OUTPUT_BYTES = 64 * 1024
 CLOSE_TIMEOUT_S = 20.0
@@ -116,6 +116,7 @@ class PoolSession(Session):
         self.seat, self._desk = seat, desk
         self.ended = False
 
+    @override
     async def run_cell(
         self,
         code: str,
@@ -124,7 +125,6 @@ class PoolSession(Session):
         files: Mapping[str, bytes] | None = None,
         fetch_files: tuple[str, ...] = (),
     ) -> RunResult:
-        """Run one cell (see `Session.run_cell`)."""
         if self.ended:
             raise ToolError("the session has ended: closed, idle for too long, or killed")
         files = files or {}
@@ -148,11 +148,11 @@ class PoolSession(Session):
             raise SandboxError(f"session lost: {frame.header.get('reason')}")
         return result
 
+    @override
     async def interrupt(self) -> None:
-        """Interrupt the running cell."""
         if not self.ended:
             await self.seat.worker.notify({"op": "interrupt", "slot": self.seat.slot})
 
+    @override
     async def close(self) -> None:
-        """End the interpreter and free its slot."""
         await self._desk.close_session(self)

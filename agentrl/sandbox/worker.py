@@ -1,13 +1,18 @@
-"""One worker: a guest, the exchange of frames with it, and its slots' book-keeping."""
+"""One worker: a guest, the exchange of frames with it, its seats, and what its answers mean.
+
+The guest's word is checked, never trusted.
+"""
 
 import asyncio
 import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from agentrl.errors import SandboxError
+from agentrl.contracts.sandbox import RunResult, RunStatus
+from agentrl.errors import SandboxError, ToolError
 from agentrl.sandbox.frames import Decoder, Frame, encode
 from agentrl.sandbox.guest import Guest
 
@@ -163,6 +168,18 @@ class Worker:
         self.suspect(reason)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Seat:
+    """One slot of one worker; two seats are equal only when they are the same object."""
+
+    worker: Worker
+    slot: int
+
+    def sits_on(self, worker: Worker) -> bool:
+        """Whether the slot is one of `worker`'s."""
+        return self.worker is worker
+
+
 def _nothing() -> None:
     """A session ended that nobody holds any more."""
 
@@ -172,3 +189,47 @@ async def end_workers(workers: Iterable[Worker]) -> None:
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.end())
+
+
+def read_result(frame: Frame, *, sandbox_id: str, attempts: int) -> RunResult:
+    """Decode a result frame.
+
+    Raises:
+        ToolError: the guest refused the request (a path outside the work directory).
+        SandboxError: the frame makes no sense.
+    """
+    header = frame.header
+    if header.get("status") == "refused":
+        raise ToolError(str(header.get("reason")))
+    try:
+        names = header.get("files", [])
+        stdout, stderr, *contents = frame.blobs or (b"", b"")
+        out, out_damaged = decode(stdout)
+        err, err_damaged = decode(stderr)
+        truncated = list(header.get("truncated", []))
+        if out_damaged or err_damaged:
+            truncated.append("invalid_utf8")
+        return RunResult(
+            status=RunStatus(header["status"]),
+            exit_code=header.get("exit_code"),
+            signal=header.get("signal"),
+            stdout=out,
+            stderr=err,
+            truncated=tuple(truncated),
+            duration_s=float(header["duration_s"]),
+            cpu_s=float(header["cpu_s"]),
+            peak_memory_mb=float(header["peak_kib"]) / 1024,
+            files=dict(zip(names, contents, strict=True)),
+            sandbox_id=sandbox_id,
+            attempts=attempts,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SandboxError(f"sandbox {sandbox_id} sent a senseless result: {error!r}") from error
+
+
+def decode(data: bytes) -> tuple[str, bool]:
+    """Decode UTF-8 with replacements; returns the text and whether any were needed."""
+    try:
+        return data.decode("utf-8"), False
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace"), True

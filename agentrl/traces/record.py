@@ -28,6 +28,8 @@ _ARRAYS = {"token_ids": "<i4", "logprobs": "<f4"}
 _RUNS = ("mask", "versions")
 _SHARED = ("sample", "tool_schemas")
 _DEEPEST = 200
+_WIDEST = 14_000
+"""Bits of a number that Python still reads from its decimal digits (4,300)."""
 
 Split = Literal["train", "eval"]
 Fate = Literal["trained", "stale", "refilled", "surplus", "eval"]
@@ -85,7 +87,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float) and isfinite(value):
         return value
     if isinstance(value, int):
-        return value if abs(value) < 1 << 63 else hex(value)
+        return value if value.bit_length() < _WIDEST else hex(value)
     if depth < _DEEPEST:
         if isinstance(value, Mapping):
             return {_text(key): _plain(item, depth + 1) for key, item in value.items()}

@@ -19,7 +19,6 @@ from agentrl.errors import ConfigError, RolloutError, RunError, boundary, loadin
 from agentrl.plugins.registry import load_interactions, load_tools
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import ToolDict, schema_dict
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,7 +49,7 @@ class Plugins:
     @property
     def schemas(self) -> dict[str, ToolDict]:
         """The tools' schemas, by name, as templates take them."""
-        return {name: schema_dict(tool) for name, tool in self.tools.items()}
+        return {name: tool.tool_schema.for_template() for name, tool in self.tools.items()}
 
     def samples(self, split: Split) -> Sequence[Sample]:
         """Return the task's samples.

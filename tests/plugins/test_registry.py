@@ -9,32 +9,9 @@ from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import load_interactions, load_tools
 from agentrl.plugins.schema import violations
 
-# As written for verl: its own base class, a shared object, ids from `create`.
-VERL_TOOL = '''
-class BaseTool:
-    def __init__(self, config, tool_schema):
-        self.config, self.tool_schema = config, tool_schema
-        self.name = tool_schema.function.name
-
-class Gsm8kTool(BaseTool):
-    """A tool of another library."""
-    def __init__(self, config, tool_schema):
-        super().__init__(config, tool_schema)
-        self._instance_dict = {}
-        assert tool_schema.model_dump(exclude_unset=True)["function"]["name"]
-    async def create(self, instance_id=None, ground_truth=None, **kwargs):
-        self._instance_dict[instance_id] = ground_truth
-        return instance_id, None
-    async def execute(self, instance_id, parameters, **kwargs):
-        return f"got {parameters['answer']}", 0.5, None
-    async def calc_reward(self, instance_id, **kwargs):
-        return float(self._instance_dict[instance_id] == "72")
-    async def release(self, instance_id, **kwargs):
-        del self._instance_dict[instance_id]
-'''
-VERL_YAML = """
+TOOL_YAML = """
 tools:
-  - class_name: "their_tool.py:Gsm8kTool"
+  - class_name: "own.py:Untyped"
     config:
       type: native
     tool_schema:
@@ -85,7 +62,6 @@ class Untyped(EchoTool):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "their_tool.py").write_text(VERL_TOOL)
     (tmp_path / "own.py").write_text(OWN_TOOL)
     return tmp_path
 
@@ -93,20 +69,6 @@ def folder(tmp_path: Path) -> Path:
 def tools_yaml(folder: Path, *entries: object) -> str:
     (folder / "tools.yaml").write_text(yaml.safe_dump({"tools": list(entries)}))
     return str(folder / "tools.yaml")
-
-
-async def test_a_tool_of_verl_runs_unchanged(folder: Path, renderer: object) -> None:
-    from tests_support import NoServices
-
-    from agentrl.rollout.single_call import call_once
-
-    (folder / "tools.yaml").write_text(VERL_YAML)
-    (tool,) = load_tools(str(folder / "tools.yaml")).values()
-    record, reward = await call_once(
-        tool, {"answer": "72"}, NoServices(), create_kwargs={"ground_truth": "72"}
-    )
-    assert (record.outcome, record.response, record.reward, reward) == ("ok", "got 72", 0.5, 1.0)
-    assert vars(tool)["_instance_dict"] == {}
 
 
 def test_a_missing_schema_is_inferred_from_a_typed_dict(folder: Path) -> None:
@@ -132,7 +94,7 @@ def test_a_schema_that_cannot_be_inferred_says_what_to_annotate(folder: Path) ->
 
 
 def test_every_violation_is_listed(folder: Path) -> None:
-    (folder / "tools.yaml").write_text(VERL_YAML)
+    (folder / "tools.yaml").write_text(TOOL_YAML)
     (tool,) = load_tools(str(folder / "tools.yaml")).values()
     assert violations(tool.tool_schema, {}) == ["arguments: 'answer' is a required property"]
     assert violations(tool.tool_schema, {"answer": 3}) == ["answer: 3 is not of type 'string'"]

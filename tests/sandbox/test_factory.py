@@ -15,7 +15,8 @@ from agentrl.sandbox import open_sandbox
 
 async def test_local_refuses_unless_asked_for_as_unsafe() -> None:
     with pytest.raises(NotReadyError, match=r"sandbox\.unsafe=true"):
-        await open_sandbox(LocalSandboxConfig()).start()
+        async with open_sandbox(LocalSandboxConfig()):
+            raise AssertionError
 
 
 async def test_local_runs_when_asked_for() -> None:
@@ -27,17 +28,20 @@ async def test_local_runs_when_asked_for() -> None:
 async def test_a_missing_bubblewrap_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NotReadyError, match="apt-get install bubblewrap"):
-        await open_sandbox(BubblewrapSandboxConfig(workers=1)).start()
+        async with open_sandbox(BubblewrapSandboxConfig(workers=1)):
+            raise AssertionError
 
 
 async def test_an_absent_daemon_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     with pytest.raises(NotReadyError, match="no daemon"):
-        await open_sandbox(DockerSandboxConfig(workers=1)).start()
+        async with open_sandbox(DockerSandboxConfig(workers=1)):
+            raise AssertionError
 
 
 async def test_auto_fails_with_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NotReadyError, match=r"(?s)docker: no daemon.*bubblewrap: no `bwrap`"):
-        await open_sandbox(AutoSandboxConfig(workers=1)).start()
+        async with open_sandbox(AutoSandboxConfig(workers=1)):
+            raise AssertionError

@@ -14,8 +14,7 @@ import pytest
 
 from agentrl.config.sandbox import SandboxConfig
 from agentrl.sandbox import open_sandbox
-from agentrl.sandbox.labels import Labels, reap
-from agentrl.sandbox.owner import Owner
+from agentrl.sandbox.labels import Labels, Owner, reap
 
 RUN = """
 import asyncio, sys

@@ -8,24 +8,17 @@ import pytest
 from agentrl.config.sandbox import SandboxConfig
 from agentrl.contracts.sandbox import RunRequest, RunStatus, Sandbox
 from agentrl.errors import NotReadyError, SandboxError, ToolError
-from agentrl.sandbox import open_sandbox
-from agentrl.sandbox.pool import Pool
+from agentrl.sandbox.factory import make_pool
 from agentrl.sandbox.queue import QueueFullError
 
 ConfigFor = Callable[..., SandboxConfig]
 SLOW = RunRequest(code="import time; time.sleep(0.4); print('slow')")
 
 
-def pool_of(config: SandboxConfig) -> Pool:
-    sandbox = open_sandbox(config)
-    assert isinstance(sandbox, Pool)
-    return sandbox
-
-
 async def test_a_worker_lost_in_mid_run_costs_one_retry(
     backend: str, config_for: ConfigFor
 ) -> None:
-    async with pool_of(config_for(backend)) as pool:
+    async with make_pool(config_for(backend)) as pool:
         runs = [asyncio.create_task(pool.run(SLOW)) for _ in range(2)]
         await asyncio.sleep(0.15)
         await next(iter(pool._workers)).guest.end()
@@ -38,7 +31,7 @@ async def test_a_worker_lost_in_mid_run_costs_one_retry(
 async def test_losing_two_workers_is_the_sandboxs_error(
     backend: str, config_for: ConfigFor
 ) -> None:
-    async with pool_of(config_for(backend, workers=1)) as pool:
+    async with make_pool(config_for(backend, workers=1)) as pool:
         run = asyncio.create_task(pool.run(SLOW))
         for _ in range(2):
             while not (pool._workers and any(w.executions for w in pool._workers)):
@@ -55,7 +48,7 @@ async def test_losing_two_workers_is_the_sandboxs_error(
 async def test_workers_are_recycled_after_their_number_of_runs(
     backend: str, config_for: ConfigFor
 ) -> None:
-    async with pool_of(config_for(backend, workers=1, recycle_after=3)) as pool:
+    async with make_pool(config_for(backend, workers=1, recycle_after=3)) as pool:
         results = [await pool.run(RunRequest(code="print(1)")) for _ in range(8)]
         assert all(r.ok and r.attempts == 1 for r in results)
         assert len({r.sandbox_id for r in results}) == 3
@@ -64,7 +57,7 @@ async def test_workers_are_recycled_after_their_number_of_runs(
 async def test_a_cancelled_caller_ends_the_program_and_frees_the_slot(
     backend: str, config_for: ConfigFor
 ) -> None:
-    async with pool_of(config_for(backend, workers=1)) as pool:
+    async with make_pool(config_for(backend, workers=1)) as pool:
         run = asyncio.create_task(
             pool.run(RunRequest(code="import time; time.sleep(60)", run_timeout_s=60))
         )
@@ -78,7 +71,7 @@ async def test_several_slots_in_one_container_are_apart(
     backend: str, config_for: ConfigFor
 ) -> None:
     code = "import os, time; open('mine', 'w'); time.sleep(0.3); print(os.getuid(), os.listdir())"
-    async with pool_of(config_for(backend, workers=1, slots=3)) as pool:
+    async with make_pool(config_for(backend, workers=1, slots=3)) as pool:
         results = await asyncio.gather(*[pool.run(RunRequest(code=code)) for _ in range(3)])
         assert all(r.stdout.endswith("['mine']\n") for r in results), results
         assert len({r.sandbox_id for r in results}) == 1
@@ -89,7 +82,7 @@ async def test_a_bomb_in_one_slot_spares_its_neighbour(backend: str, config_for:
     bomb = RunRequest(code="import os\nwhile True: os.fork()", run_timeout_s=1)
     honest = RunRequest(code="import os, time\nfor _ in range(20):\n  time.sleep(0.02)\n"
                         "  if os.fork() == 0: os._exit(0)\n  os.wait()\nprint('fine')")  # fmt: skip
-    async with pool_of(config_for(backend, workers=1, slots=2)) as pool:
+    async with make_pool(config_for(backend, workers=1, slots=2)) as pool:
         bombed, fine = await asyncio.gather(pool.run(bomb), pool.run(honest))
         assert bombed.status is RunStatus.PROCESS_LIMIT
         assert (fine.stdout, fine.attempts) == ("fine\n", 1)
@@ -98,7 +91,7 @@ async def test_a_bomb_in_one_slot_spares_its_neighbour(backend: str, config_for:
 async def test_the_queue_is_bounded_and_nothing_is_lost(
     backend: str, config_for: ConfigFor
 ) -> None:
-    async with pool_of(config_for(backend, workers=1, max_queue=3)) as pool:
+    async with make_pool(config_for(backend, workers=1, max_queue=3)) as pool:
         runs = [pool.run(RunRequest(code=f"print({n})")) for n in range(6)]
         results = await asyncio.gather(*runs, return_exceptions=True)
         assert [getattr(r, "stdout", None) for r in results[:4]] == ["0\n", "1\n", "2\n", "3\n"]
@@ -108,11 +101,11 @@ async def test_the_queue_is_bounded_and_nothing_is_lost(
 async def test_preloaded_modules_are_there_and_unused_ones_are_refused(
     backend: str, config_for: ConfigFor
 ) -> None:
-    async with pool_of(config_for(backend, workers=1, preload=["decimal"])) as pool:
+    async with make_pool(config_for(backend, workers=1, preload=["decimal"])) as pool:
         code = "import sys; print('decimal' in sys.modules, 'fractions' in sys.modules)"
         assert (await pool.run(RunRequest(code=code))).stdout == "True False\n"
     with pytest.raises(NotReadyError, match="preload 'no_such_module'"):
-        await pool_of(config_for(backend, workers=1, preload=["no_such_module"])).start()
+        await make_pool(config_for(backend, workers=1, preload=["no_such_module"])).start()
 
 
 async def test_a_configured_language_runs_and_a_missing_one_is_named(
@@ -122,7 +115,7 @@ async def test_a_configured_language_runs_and_a_missing_one_is_named(
         "lines": {"file": "main.txt", "run": ["head", "-n", "1", "{file}"]},
         "fortran": {"file": "main.f90", "run": ["no-such-compiler", "{file}"]},
     }
-    async with pool_of(config_for(backend, workers=1, languages=languages)) as pool:
+    async with make_pool(config_for(backend, workers=1, languages=languages)) as pool:
         assert (await pool.run(RunRequest(code="a\nb", language="lines"))).stdout == "a\n"
         with pytest.raises(ToolError, match="no-such-compiler"):
             await pool.run(RunRequest(code="", language="fortran"))
@@ -132,7 +125,7 @@ async def test_a_configured_language_runs_and_a_missing_one_is_named(
 async def test_close_fails_waiting_requests_and_may_be_repeated(
     backend: str, config_for: ConfigFor
 ) -> None:
-    pool = pool_of(config_for(backend, workers=1))
+    pool = make_pool(config_for(backend, workers=1))
     await pool.start()
     runs = [asyncio.create_task(pool.run(SLOW)) for _ in range(3)]
     await asyncio.sleep(0.1)
@@ -144,7 +137,7 @@ async def test_close_fails_waiting_requests_and_may_be_repeated(
 
 async def test_idle_sessions_end_and_free_their_place(backend: str, config_for: ConfigFor) -> None:
     config = config_for(backend, workers=1, session_idle_s=0.3, max_sessions=1)
-    async with pool_of(config) as pool:
+    async with make_pool(config) as pool:
         session = await pool.open_session()
         with pytest.raises(SandboxError, match="max_sessions"):
             await pool.open_session()
@@ -158,7 +151,7 @@ async def test_idle_sessions_end_and_free_their_place(backend: str, config_for: 
 
 
 async def test_a_guest_too_old_is_replaced(backend: str, config_for: ConfigFor) -> None:
-    async with pool_of(config_for(backend, workers=1, expire_s=0.5)) as pool:
+    async with make_pool(config_for(backend, workers=1, expire_s=0.5)) as pool:
         first: Sandbox = pool
         ids = set()
         for _ in range(3):

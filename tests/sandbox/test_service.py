@@ -119,8 +119,7 @@ async def test_the_client_returns_what_the_pool_would(url: str) -> None:
 
 
 async def test_the_client_speaks_to_a_plain_sandboxfusion_server(url: str) -> None:
-    sandbox = open_sandbox(HttpSandboxConfig(urls=[url]))
-    async with sandbox:
+    async with open_sandbox(HttpSandboxConfig(urls=[url])) as sandbox:
         for endpoint in sandbox._endpoints.all:  # type: ignore[attr-defined]
             endpoint.ours = False
         result = await sandbox.run(RunRequest(code="print(2)"))
@@ -172,4 +171,5 @@ async def test_a_dead_address_is_left_out(url: str) -> None:
 
 async def test_no_living_address_names_the_remedy() -> None:
     with pytest.raises(NotReadyError, match="agentrl sandbox serve"):
-        await open_sandbox(HttpSandboxConfig(urls=["http://127.0.0.1:9"])).start()
+        async with open_sandbox(HttpSandboxConfig(urls=["http://127.0.0.1:9"])):
+            raise AssertionError

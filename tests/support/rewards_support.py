@@ -9,12 +9,13 @@ from agentrl.contracts.sandbox import Sandbox
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import ToolCall, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
+from agentrl.data.sample import read_sample
 
 ROW = {"prompt": [{"role": "user", "content": "2+3?"}], "answer": "5", "level": 4}
 
 
 def a_sample(**columns: Any) -> Sample:
-    return Sample.from_row({**ROW, **columns}, index=0)
+    return read_sample({**ROW, **columns}, index=0)
 
 
 def a_call(outcome: ToolOutcome = ToolOutcome.OK) -> ToolRecord:

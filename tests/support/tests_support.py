@@ -5,9 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentrl.config.rewards import RewardConfig
-from agentrl.rewards.functions import RewardFunction
-from agentrl.rewards.scoring import Scoring
-
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.engine import Engine
 from agentrl.contracts.interaction import BaseInteraction
@@ -18,6 +15,8 @@ from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, FunctionSchema, ToolResponse, ToolSchema
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.engines.scripted import ScriptedEngine
+from agentrl.rewards.functions import RewardFunction
+from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import TokenActor
 from agentrl.rollout.group import Rollout
 from agentrl.rollout.render import Renderer

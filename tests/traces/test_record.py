@@ -136,13 +136,12 @@ def circle() -> list[Any]:
         (Rude(), "<"),
         (float("nan"), "nan"),
         (float("-inf"), "-inf"),
-        (1 << 63, "0x8000"),
         (10**6000, "0x"),
         (np.arange(3), "[0 1 2]"),
         ({1, }, "{1}"),
         (Rude, "<class"),
     ],
-    ids=range(9),
+    ids=range(8),
 )  # fmt: skip
 def test_what_json_cannot_hold_becomes_text(held: Any, becomes: str) -> None:
     read = there_and_back(a_group("5", sample=a_sample(image=held)))
@@ -166,7 +165,9 @@ def test_half_a_surrogate_pair_comes_back() -> None:
 
 
 def test_numbers_of_numpy_come_back_as_numbers() -> None:
-    read = there_and_back(a_group("5", sample=a_sample(x=np.float32(0.1), n=np.int64(3))))
+    numbers = {"x": np.float32(0.1), "n": np.int64(3), "long": int("9" * 4000)}
+    read = there_and_back(a_group("5", sample=a_sample(**numbers)))
+    assert read.sample.columns["long"] == int("9" * 4000)
     assert read.sample.columns["x"] == np.float32(0.1)
     assert read.sample.columns["n"] == 3
 
