@@ -90,6 +90,12 @@ def segment_sums(values_RT: torch.Tensor, batch: Batch) -> torch.Tensor:
     return sums_S.index_add(0, places_N, trained(values_RT, batch).flatten())
 
 
+def segment_means(values_RT: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the mean of the trained values of each segment, `[S]`."""
+    lengths_S = segment_sums(torch.ones_like(values_RT), batch).clamp(min=1)
+    return segment_sums(values_RT, batch) / lengths_S
+
+
 def aggregate(
     values_RT: torch.Tensor, batch: Batch, totals: MinibatchTotals, aggregation: Aggregation
 ) -> torch.Tensor:
@@ -99,8 +105,7 @@ def aggregate(
     """
     if aggregation == "token_mean":
         return trained(values_RT, batch).sum() / totals.num_tokens
-    lengths_S = segment_sums(torch.ones_like(values_RT), batch).clamp(min=1)
-    return (segment_sums(values_RT, batch) / lengths_S).sum() / totals.num_sequences
+    return segment_means(values_RT, batch).sum() / totals.num_sequences
 
 
 def share_metrics(
@@ -114,22 +119,4 @@ def share_metrics(
     return {
         f"actor/{name}": Metric(value=value * scale, weight=weight)
         for name, value in zip(shares, values, strict=True)
-    }
-
-
-@torch.no_grad()
-def ratio_shares(
-    log_ratio_RT: torch.Tensor,
-    batch: Batch,
-    totals: MinibatchTotals,
-    *,
-    clip_low: float,
-    clip_high: float,
-) -> dict[str, torch.Tensor]:
-    """Return how far the policy has moved: `ppo_kl`, and the share of ratios out of bounds."""
-    ratio_RT = log_ratio_RT.exp()
-    outside_RT = (ratio_RT < 1 - clip_low) | (ratio_RT > 1 + clip_high)
-    return {
-        "ppo_kl": aggregate(-log_ratio_RT, batch, totals, "token_mean"),
-        "clip_frac": aggregate(outside_RT.float(), batch, totals, "token_mean"),
     }

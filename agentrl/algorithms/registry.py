@@ -37,9 +37,9 @@ def build_algorithm(options: AlgorithmConfig, *, base: Path | None) -> RLAlgorit
         return _class(options.type, base)(resolved)
 
 
-def option_schemas() -> dict[str, Any]:
-    """Return the JSON schema of each shipped algorithm's options."""
-    return {name: kind.Options.model_json_schema() for name, kind in ALGORITHMS.items()}
+def option_schemas() -> list[dict[str, Any]]:
+    """Return the JSON schemas of the shipped algorithms' options."""
+    return [kind.Options.model_json_schema() for kind in ALGORITHMS.values()]
 
 
 def _class(name: str, base: Path | None) -> type[RLAlgorithm]:

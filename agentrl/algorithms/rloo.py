@@ -10,7 +10,6 @@ Shapes: R rows of T tokens, S segments.
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from pydantic import PositiveFloat
 from typing_extensions import override
 
@@ -20,6 +19,7 @@ from agentrl.algorithms.loss import (
     aggregate,
     clipped_loss,
     log_ratio,
+    segment_means,
     segment_sums,
     share_metrics,
     trained,
@@ -58,18 +58,13 @@ class RLOO(RLAlgorithm):
             pg_RT = weighted(-batch.advantages_RT * logprobs_RT, batch)
             losses_S = segment_sums(pg_RT, batch)
         else:
-            losses_S = self._clipped(log_ratio_RT, batch, self.options.clip)
+            clip = {"clip_low": self.options.clip, "clip_high": self.options.clip}
+            ratios_S = segment_sums(log_ratio_RT, batch)
+            losses_S = clipped_loss(ratios_S, segment_means(batch.advantages_RT, batch), **clip)
+            if batch.weights_RT is not None:
+                # One ratio a sequence, so one weight: the mean of its tokens'.
+                losses_S = losses_S * segment_means(batch.weights_RT, batch)
         loss = losses_S.sum() / totals.num_sequences
         moved = aggregate(-log_ratio_RT.detach(), batch, totals, "token_mean")
         shares = {"pg_loss": loss, "ppo_kl": moved}
         return Loss(value=loss, metrics=share_metrics(shares, batch, totals))
-
-    def _clipped(self, log_ratio_RT: torch.Tensor, batch: Batch, clip: float) -> torch.Tensor:
-        lengths_S = segment_sums(torch.ones_like(log_ratio_RT), batch).clamp(min=1)
-        advantages_S = segment_sums(batch.advantages_RT, batch) / lengths_S
-        ratios_S = segment_sums(log_ratio_RT, batch)
-        losses_S = clipped_loss(ratios_S, advantages_S, clip_low=clip, clip_high=clip)
-        if batch.weights_RT is not None:
-            # One ratio a sequence, so one weight: the mean of its tokens'.
-            losses_S = losses_S * segment_sums(batch.weights_RT, batch) / lengths_S
-        return losses_S

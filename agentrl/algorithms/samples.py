@@ -70,7 +70,7 @@ def _untrained(branch: Branch, trained: list[int]) -> np.ndarray:
     mask = branch.mask.copy()
     ends = (*branch.turn_starts[1:], len(mask))
     for turn, start, end in zip(branch.turns, branch.turn_starts, ends, strict=True):
-        mask[start : start + trained[turn]] = 0
+        mask[start : min(start + trained[turn], end)] = 0
         trained[turn] = max(trained[turn], end - start)
     return mask
 

@@ -26,9 +26,15 @@ def show(config: ConfigArgument, overrides: Overrides = None) -> None:
 @app.command("schema")
 @guarded
 def schema() -> None:
-    """Print the JSON Schema of a configuration file."""
+    """Print the JSON Schema of a configuration file, with the shipped algorithms' options."""
     import json
 
+    from agentrl.algorithms.registry import option_schemas
     from agentrl.config.run import RunConfig
 
-    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+    tree = RunConfig.model_json_schema()
+    options = option_schemas()
+    for option in options:
+        tree["$defs"] |= option.pop("$defs", {})
+    tree["properties"]["algorithm"] = {"anyOf": options}
+    typer.echo(json.dumps(tree, indent=2))

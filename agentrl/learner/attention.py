@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 NAME = "agentrl_segments"
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-IGNORED = {"position_ids", "use_cache", "max_length_k", "cu_seq_lens_k", "past_key_values"}
-"""Arguments that change nothing here; any other one that is set is refused."""
+KNOWN = {"scaling", "sliding_window", "is_causal", "position_ids", "use_cache", "segment_lengths"}
+KNOWN |= {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"}
+"""What a model may ask of its attention; anything else that is set is refused."""
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
 COARSE_TOLERANCE = 3e-2
 
@@ -37,14 +38,10 @@ COARSE_TOLERANCE = 3e-2
 def segment_arguments(lengths: tuple[int, ...], model: Any) -> dict[str, Any]:
     """Return what a model's forward passes on to its attention about the segments of one row."""
     ends = torch.tensor((0, *lengths)).cumsum(0).to(model.device, torch.int32)
-    longest = max(lengths)
-    arguments: dict[str, Any] = {
-        "cu_seq_lens_q": ends,
-        "cu_seq_lens_k": ends,
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }
-    return arguments | ({"segment_lengths": lengths} if is_attending(model) else {})
+    arguments: dict[str, Any] = {"segment_lengths": lengths} if is_attending(model) else {}
+    for side in "qk":
+        arguments |= {f"cu_seq_lens_{side}": ends, f"max_length_{side}": max(lengths)}
+    return arguments
 
 
 def is_attending(model: Any) -> bool:
@@ -72,60 +69,43 @@ def segment_attention(
     key_RHTD: torch.Tensor,
     value_RHTD: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    *,
-    segment_lengths: tuple[int, ...],
-    cu_seq_lens_q: torch.Tensor,
-    max_length_q: int,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    is_causal: bool | None = None,
-    **others: Any,
+    **asked: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return `[R, T, H, D]`: each token attends to its segment up to itself.
 
     Raises:
         ValueError: the model asks for something else.
     """
-    unknown = [
-        k for k, v in others.items() if k not in IGNORED and v is not None and v is not False
-    ]
-    if unknown or attention_mask is not None or dropout or is_causal is False:
-        raise ValueError(f"packed attention cannot do what the model asks for: {unknown}")
+    unknown = {k for k, v in asked.items() if isinstance(v, torch.Tensor) or v} - KNOWN
+    if unknown or attention_mask is not None or asked.get("is_causal") is False:
+        raise ValueError(f"packed attention cannot do what the model asks for: {sorted(unknown)}")
+    qkv = (query_RHTD, key_RHTD, value_RHTD)
+    scaling, window = asked.get("scaling"), asked.get("sliding_window")
     if query_RHTD.is_cuda and query_RHTD.element_size() == 2 and _has_varlen():
         from torch.nn.attention.varlen import varlen_attn
 
-        output_THD: Any = varlen_attn(
-            *(x[0].transpose(0, 1) for x in (query_RHTD, key_RHTD, value_RHTD)),
-            cu_seq_lens_q,
-            cu_seq_lens_q,
-            max_length_q,
-            max_length_q,
-            scale=scaling,
-            # Tokens to the left beside oneself; to the right none.
-            window_size=(sliding_window - 1 if sliding_window else -1, 0),
-            enable_gqa=True,
-        )
-        return output_THD[None], None
-    parts = zip(
-        *(x.split(segment_lengths, dim=2) for x in (query_RHTD, key_RHTD, value_RHTD)), strict=True
-    )
+        ends_S, longest = asked["cu_seq_lens_q"], asked["max_length_q"]
+        query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in qkv)
+        # The window counts tokens to the left beside oneself, and to the right.
+        sides = {"window_size": (window - 1 if window else -1, 0), "enable_gqa": True}
+        lengths = (ends_S, ends_S, longest, longest)
+        attend: Any = varlen_attn  # its types miss what newer versions take
+        return attend(query_THD, key_THD, value_THD, *lengths, scale=scaling, **sides)[None], None
+    sizes = list(asked["segment_lengths"])
     outputs = [
-        sdpa_attention_forward(module, *qkv, _band(qkv[0], sliding_window), scaling=scaling)[0]
-        for qkv in parts
+        sdpa_attention_forward(module, *one, _band(one[0], window), scaling=scaling)[0]
+        for one in zip(*(torch.split(x, sizes, dim=2) for x in qkv), strict=True)
     ]
     return torch.cat(outputs, dim=1), None
 
 
 def packs(model: Any) -> bool:
     """Whether packed rows give what rows of their own give; says so once if they do not."""
-    why = _refusal(model)
-    if why is None:
-        try:
-            with loading("its attention"), evaluating(model):
-                why = _difference(model)
-        except ConfigError as error:
-            why = str(error)
+    try:
+        with loading("its attention"), evaluating(model):
+            why = _refusal(model) or _difference(model)
+    except ConfigError as error:
+        why = str(error)
     if why is not None:
         logger.warning("rows are padded instead of packed, which is slower: %s", why)
     return why is None

@@ -81,7 +81,9 @@ class Streams:
     def places(self, chosen: np.ndarray) -> np.ndarray:
         """Return where the tokens of some samples stand, in the order of a batch of them."""
         lengths = self.lengths_S[chosen]
-        return np.repeat(_starts(self.lengths_S)[chosen], lengths) + _positions(lengths)
+        places_N: np.ndarray = np.repeat(_starts(self.lengths_S)[chosen], lengths)
+        places_N += _positions(lengths)
+        return places_N
 
     def batch(self, chosen: np.ndarray, *, packed: bool, device: torch.device) -> Batch:
         """Return some samples as tensors: one packed row, or a padded row each."""
@@ -92,7 +94,7 @@ class Streams:
         cells_N = np.arange(len(places_N)) if packed else segments_N * shape[1] + positions_N
 
         def tensor(values_N: np.ndarray, dtype: type, padding: int = 0) -> torch.Tensor:
-            cells = np.full(shape, padding, dtype)
+            cells: np.ndarray = np.full(shape, padding, dtype)
             cells.reshape(-1)[cells_N] = values_N
             return torch.from_numpy(cells).to(device)
 
@@ -133,12 +135,15 @@ def micro_batches(
 
 
 def _starts(lengths_S: np.ndarray) -> np.ndarray:
-    return np.cumsum(lengths_S) - lengths_S
+    starts_S: np.ndarray = np.cumsum(lengths_S) - lengths_S
+    return starts_S
 
 
 def _positions(lengths_S: np.ndarray) -> np.ndarray:
     """Count from 0 within each sample."""
-    return np.arange(lengths_S.sum()) - np.repeat(_starts(lengths_S), lengths_S)
+    places_N: np.ndarray = np.arange(lengths_S.sum())
+    places_N -= np.repeat(_starts(lengths_S), lengths_S)
+    return places_N
 
 
 def _joined(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:

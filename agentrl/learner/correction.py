@@ -22,7 +22,6 @@ from agentrl.learner.batch import Streams
 logger = logging.getLogger(__name__)
 
 LARGE_GAP = 0.05
-"""A mean difference of log-probabilities beyond which a correction is recommended."""
 LARGEST_EXPONENT = 50.0
 
 
@@ -78,9 +77,10 @@ def weight_metrics(streams: Streams) -> dict[str, Metric]:
 
 
 def recommend_correction(gap: float) -> None:
-    """Warn of a gap that is left uncorrected."""
-    logger.warning(
-        "the engine's and the trainer's log-probabilities differ by %.3f on average; consider "
-        "train.correction.type=truncate",
-        gap,
-    )
+    """Warn of a large mean difference of log-probabilities that is left uncorrected."""
+    if gap > LARGE_GAP:
+        logger.warning(
+            "the engine's and the trainer's log-probabilities differ by %.3f on average; consider "
+            "train.correction.type=truncate",
+            gap,
+        )

@@ -25,7 +25,6 @@ from agentrl.errors import ConfigError
 from agentrl.learner.attention import attending
 from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.correction import (
-    LARGE_GAP,
     corrected,
     gap_metrics,
     recommend_correction,
@@ -42,14 +41,8 @@ Metrics = dict[str, Metric]
 class Learner:
     """Applies one algorithm to one policy.
 
-    Args:
-        model: the policy.
-        algorithm: what to learn from groups.
-        optimizer: of the policy's parameters.
-        config: epochs, minibatches, correction.
-        temperature: at which the groups were sampled.
-        seed: decides the order of samples.
-        reference: the frozen model of an algorithm that needs one.
+    `temperature` is that of the samples; `seed` decides their order; `reference` is the frozen
+    model of an algorithm that needs one.
 
     Raises:
         ConfigError: the algorithm needs a role that is not there.
@@ -66,12 +59,8 @@ class Learner:
         seed: int,
         reference: Any = None,
     ) -> None:
-        self._model = model
-        self._algorithm = algorithm
-        self._optimizer = optimizer
-        self._config = config
-        self._temperature = temperature
-        self._seed = seed
+        self._model, self._algorithm, self._optimizer = model, algorithm, optimizer
+        self._config, self._temperature, self._seed = config, temperature, seed
         self._reference = reference
         if missing := algorithm.needs - ({"reference"} if reference is not None else set()):
             raise ConfigError(
@@ -93,6 +82,8 @@ class Learner:
         metrics["train/sequences"] = float(len(samples))
         if samples:
             metrics |= reduce_metrics(self._update(step, Streams.of(samples)))
+            if self._config.correction.type == "none":
+                recommend_correction(metrics["rollout/logprob_diff/mean"])
         algorithm.after_train_step(step, metrics)
         return metrics | reduce_metrics([algorithm.get_metrics()])
 
@@ -103,7 +94,7 @@ class Learner:
             scored_N = self._logprobs(self._reference, streams)
             streams = streams.with_optional(ref_logprobs=scored_N)
         correction = self._config.correction
-        if measures := correction.type != "none":
+        if measured := correction.type != "none":
             engine_N = streams.old_logprobs_N
             streams = corrected(streams, self._logprobs(self._model.model, streams), correction)
             gap_N = (streams.old_logprobs_N - engine_N)[streams.loss_mask_N > 0]
@@ -111,13 +102,8 @@ class Learner:
         for chosen in self._minibatches(step, len(streams.lengths_S)):
             # Before the first step the trainer's policy is the engine's: any gap is numerics, or
             # the age of the rollouts.
-            parts = list(self._minibatch(streams, chosen, measure=not measures))
-            if not measures:
-                gap = reduce_metrics(parts)["rollout/logprob_diff/mean"]
-                if gap > LARGE_GAP:
-                    recommend_correction(gap)
-            measures = True
-            yield from parts
+            yield from self._minibatch(streams, chosen, measure=not measured)
+            measured = True
 
     def _minibatches(self, step: int, count: int) -> Iterator[np.ndarray]:
         """Deal the samples out anew in each epoch, as evenly as can be."""

@@ -27,24 +27,20 @@ def score(model: Any, batch: Batch, *, temperature: float) -> TokenScores:
     """Return log-probabilities and entropies of a batch's trained tokens."""
     width = batch.input_ids_RT.shape[1]
     rows_N, columns_N = batch.loss_mask_RT.nonzero(as_tuple=True)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = {"use_cache": False}
     if batch.is_packed or is_attending(model):
-        arguments = segment_arguments(batch.segment_lengths, model)
+        arguments |= segment_arguments(batch.segment_lengths, model)
         arguments["position_ids"] = batch.position_ids_RT
-    # Token t is predicted by the logits of t - 1.
-    sources_N = columns_N - 1
-    if len(batch.input_ids_RT) == 1:
-        keep, kept, at_N = sources_N, len(sources_N), None
-    else:
-        first = int(columns_N.min()) - 1
-        keep = kept = width - first
-        at_N = rows_N * kept + sources_N - first
+    # Token t is predicted by the logits of t - 1; of a single row, no others are computed.
+    at_N: torch.Tensor | None = rows_N * width + columns_N - 1
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        arguments["logits_to_keep"] = keep
-        logits = model(input_ids=batch.input_ids_RT, use_cache=False, **arguments).logits
-    else:
-        logits = model(input_ids=batch.input_ids_RT, use_cache=False, **arguments).logits
-        at_N = rows_N * width + sources_N
+        if len(batch.input_ids_RT) == 1:
+            arguments["logits_to_keep"], at_N = columns_N - 1, None
+        else:
+            first = int(columns_N.min()) - 1
+            arguments["logits_to_keep"] = width - first
+            at_N = rows_N * (width - first) + columns_N - 1 - first
+    logits = model(input_ids=batch.input_ids_RT, **arguments).logits
     apply: Any = _Scores.apply  # torch leaves it without types
     logprobs_N, entropy_N = apply(
         logits.flatten(0, 1),

@@ -2,52 +2,25 @@ import math
 
 import pytest
 import torch
-from tests_support import sample
+from learner_support import leaf, make_batch, make_group, make_scores, totals
 
 from agentrl.algorithms.advantage import group_relative, has_signal
-from agentrl.algorithms.base import LossInputs, MinibatchTotals
-from agentrl.algorithms.grpo import GRPO
-from agentrl.algorithms.kl import kl_estimate
-from agentrl.config.train import GRPOConfig
-from agentrl.contracts.reward import RewardEntry, RewardLedger
-from agentrl.contracts.trajectory import Group, Termination, Trajectory
+from agentrl.algorithms.base import Batch, MinibatchTotals
+from agentrl.algorithms.grpo import GRPO, GRPOConfig
+from agentrl.algorithms.loss import kl_estimate
+from agentrl.contracts.metric import reduce_metrics
+from agentrl.contracts.trajectory import Group
 
 
-def group(rewards: list[float], dropped: tuple[int, ...] = ()) -> Group:
-    return Group(
-        id="g",
-        sample=sample(),
-        trajectories=tuple(
-            Trajectory(
-                id=str(i),
-                sample=sample(),
-                prompt_ids=(1,),
-                turns=(),
-                rewards=RewardLedger((RewardEntry(source="task", value=reward),)),
-                termination=Termination.ANSWERED,
-                dropped=i in dropped,
-            )
-            for i, reward in enumerate(rewards)
-        ),
-    )
+def run(
+    algorithm: GRPO, new: torch.Tensor, batch: Batch, counts: MinibatchTotals
+) -> tuple[torch.Tensor, dict[str, float]]:
+    loss = algorithm.compute_loss(make_scores(new), batch, counts)
+    return loss.value, reduce_metrics([loss.metrics])
 
 
-def inputs(
-    mask: list[list[int]],
-    old: list[list[float]],
-    advantages: list[list[float]],
-    ref: list[list[float]] | None = None,
-) -> LossInputs:
-    return LossInputs(
-        response_mask_BT=torch.tensor(mask),
-        old_logprobs_BT=torch.tensor(old, dtype=torch.float64),
-        advantages_BT=torch.tensor(advantages, dtype=torch.float64),
-        ref_logprobs_BT=None if ref is None else torch.tensor(ref, dtype=torch.float64),
-    )
-
-
-def logprobs(values: list[list[float]]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+def advantages(algorithm: GRPO, group: Group) -> list[float]:
+    return [float(sample.advantages[0]) for sample in algorithm.credit([group])]
 
 
 def test_advantages_are_relative_to_the_group() -> None:
@@ -65,18 +38,14 @@ def test_a_group_of_one_has_no_baseline() -> None:
 def test_dropped_trajectories_are_left_out_of_the_baseline() -> None:
     algorithm = GRPO(GRPOConfig(scale_by_std=False))
     # kept: 1, 0, 0.5 with mean 0.5; the dropped 100 would have moved it
-    assert algorithm.compute_advantages(group([1, 100, 0, 0.5], dropped=(1,))) == [
-        0.5,
-        None,
-        -0.5,
-        0.0,
-    ]
+    group = make_group([1, 100, 0, 0.5], dropped=(1,))
+    assert advantages(algorithm, group) == [0.5, -0.5, 0.0]
 
 
 def test_groups_without_variance_are_skipped_or_kept_as_configured() -> None:
-    assert GRPO(GRPOConfig()).compute_advantages(group([1, 1])) == [None, None]
-    kept = GRPO(GRPOConfig(skip_zero_variance=False)).compute_advantages(group([1, 1]))
-    assert kept == [0.0, 0.0]
+    assert advantages(GRPO(GRPOConfig()), make_group([1, 1])) == []
+    assert advantages(GRPO(GRPOConfig(skip_zero_variance=False)), make_group([1, 1])) == [0, 0]
+    assert not GRPO(GRPOConfig()).has_signal(make_group([1, 1]))
 
 
 def test_kl_estimators_follow_their_formulas() -> None:
@@ -95,15 +64,14 @@ def test_loss_and_gradient_equal_a_hand_worked_example() -> None:
     # (1,1)  -1.0   -1.5    e^-0.5 = 0.606531 -1  max side: clip 0.8 -> -0.8         0
     # (1,2)  -1.0   -0.9    e^0.1 = 1.105171 -1   -1.105171                          1.105171/4
     # loss = -(2 + 2.6 - 0.8 - 1.1051709) / 4 = -0.6737073
-    new = logprobs([[0.0, -1.0, -1.5], [0.0, -1.5, -0.9]])
-    batch = inputs(
+    new = leaf([[0.0, -1.0, -1.5], [0.0, -1.5, -0.9]])
+    batch = make_batch(
         [[0, 1, 1], [0, 1, 1]],
         [[0.0, -1.0, -2.0], [0.0, -1.0, -1.0]],
         [[2.0] * 3, [-1.0] * 3],
     )
     algorithm = GRPO(GRPOConfig(clip_low=0.2, clip_high=0.3))
-    totals = MinibatchTotals(num_tokens=4, num_sequences=2)
-    loss, metrics = algorithm.compute_loss(new, batch, totals)
+    loss, metrics = run(algorithm, new, batch, totals(4, 2))
     loss.backward()
     assert loss.item() == pytest.approx(-0.67370727, abs=1e-6)
     expected = [[0.0, -0.5, 0.0], [0.0, 0.0, 0.27629273]]
@@ -119,19 +87,17 @@ def test_sequence_mean_and_kl_equal_a_hand_worked_example() -> None:
     # Mean over sequences: (-1 + 2) / 2 = 0.5.
     # k2 with ref - new = 0.2 on sequence 0 (0.02), and 0, 0.4 on sequence 1 (mean 0.04):
     # 0.5 * (0.02 + 0.04) / 2 = 0.015.
-    new = logprobs([[-1.0, 0.0], [-1.0, -2.0]])
-    batch = inputs(
+    new = leaf([[-1.0, 0.0], [-1.0, -2.0]])
+    batch = make_batch(
         [[1, 0], [1, 1]],
         [[-1.0, 9.0], [-1.0, -2.0]],
         [[1.0, 1.0], [-2.0, -2.0]],
-        [[-0.8, 0.0], [-1.0, -1.6]],
+        ref=[[-0.8, 0.0], [-1.0, -1.6]],
     )
     config = GRPOConfig.model_validate(
         {"aggregation": "sequence_mean", "kl": {"coefficient": 0.5, "estimator": "k2"}}
     )
-    loss, metrics = GRPO(config).compute_loss(
-        new, batch, MinibatchTotals(num_tokens=3, num_sequences=2)
-    )
+    loss, metrics = run(GRPO(config), new, batch, totals(3, 2))
     loss.backward()
     assert loss.item() == pytest.approx(0.515, abs=1e-6)
     assert metrics["actor/kl_loss"] == pytest.approx(0.03, abs=1e-6)
@@ -144,26 +110,24 @@ def test_sequence_mean_and_kl_equal_a_hand_worked_example() -> None:
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
 @pytest.mark.parametrize("poison", [1e9, math.inf, math.nan])
 def test_masked_tokens_change_neither_loss_nor_gradient(aggregation: str, poison: float) -> None:
-    def run(value: float, logprob: float) -> tuple[float, torch.Tensor]:
-        new = logprobs([[logprob, -1.0, -0.5], [-0.7, logprob, -0.3]])
-        batch = inputs(
+    def run_with(value: float, logprob: float) -> tuple[float, torch.Tensor]:
+        new = leaf([[logprob, -1.0, -0.5], [-0.7, logprob, -0.3]])
+        batch = make_batch(
             [[0, 1, 1], [1, 0, 1]],
             [[value, -1.1, -0.5], [-0.7, value, -0.4]],
             [[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]],
-            [[0.0, -1.0, -0.4], [-0.7, 0.0, -0.2]],
+            ref=[[0.0, -1.0, -0.4], [-0.7, 0.0, -0.2]],
         )
         config = GRPOConfig.model_validate(
             {"aggregation": aggregation, "kl": {"coefficient": 0.1, "estimator": "k3"}}
         )
-        loss, _ = GRPO(config).compute_loss(
-            new, batch, MinibatchTotals(num_tokens=4, num_sequences=2)
-        )
+        loss, _ = run(GRPO(config), new, batch, totals(4, 2))
         loss.backward()
         assert new.grad is not None
         return loss.item(), new.grad
 
-    clean_loss, clean_gradient = run(0.0, 0.0)
-    loss, gradient = run(poison, -3.0)
+    clean_loss, clean_gradient = run_with(0.0, 0.0)
+    loss, gradient = run_with(poison, -3.0)
     assert loss == clean_loss
     assert torch.equal(gradient, clean_gradient)
     assert gradient[0, 0] == 0
@@ -178,15 +142,11 @@ def test_shares_of_micro_batches_add_up_to_the_minibatch(aggregation: str) -> No
     mask = (torch.rand(4, 5) > 0.4).long()
     mask[:, 0] = 1
     algorithm = GRPO(GRPOConfig.model_validate({"aggregation": aggregation}))
-    totals = MinibatchTotals(num_tokens=int(mask.sum()), num_sequences=4)
+    counts = totals(int(mask.sum()), 4)
 
     def share(rows: slice) -> float:
-        batch = LossInputs(
-            response_mask_BT=mask[rows],
-            old_logprobs_BT=old[rows],
-            advantages_BT=advantages[rows],
-        )
-        return algorithm.compute_loss(new[rows], batch, totals)[0].item()
+        parts = (mask[rows].tolist(), old[rows].tolist(), advantages[rows].tolist())
+        return run(algorithm, new[rows], make_batch(*parts), counts)[0].item()
 
     parts = share(slice(0, 1)) + share(slice(1, 4))
     assert parts == pytest.approx(share(slice(0, 4)), abs=1e-12)

@@ -3,15 +3,10 @@
 import math
 
 import pytest
-import torch
+from learner_support import leaf, make_batch, make_scores, totals
 
-from agentrl.algorithms.base import LossInputs, MinibatchTotals
-from agentrl.algorithms.grpo import GRPO
-from agentrl.config.train import GRPOConfig
-
-
-def column(values: list[float]) -> torch.Tensor:
-    return torch.tensor([values], dtype=torch.float64)
+from agentrl.algorithms.grpo import GRPO, GRPOConfig
+from agentrl.contracts.metric import reduce_metrics
 
 
 @pytest.mark.parametrize(
@@ -34,18 +29,14 @@ def column(values: list[float]) -> torch.Tensor:
 def test_the_surrogate_is_clipped_only_where_that_makes_it_worse(
     new: float, advantage: float, loss: float, slope: float
 ) -> None:
-    new_BT = column([0.0, new]).requires_grad_()
-    inputs = LossInputs(
-        response_mask_BT=torch.tensor([[0, 1]]),
-        old_logprobs_BT=column([0.0, -1.0]),
-        advantages_BT=column([advantage, advantage]),
-    )
+    new_RT = leaf([[0.0, new]])
+    batch = make_batch([[0, 1]], [[0.0, -1.0]], [[advantage, advantage]])
     algorithm = GRPO(GRPOConfig(clip_low=0.2, clip_high=0.3))
-    got, _ = algorithm.compute_loss(new_BT, inputs, MinibatchTotals(num_tokens=1, num_sequences=1))
+    got = algorithm.compute_loss(make_scores(new_RT), batch, totals(1, 1)).value
     got.backward()
     assert got.item() == pytest.approx(loss, abs=1e-6)
-    assert new_BT.grad is not None
-    assert new_BT.grad[0].tolist() == pytest.approx([0.0, slope], abs=1e-6)
+    assert new_RT.grad is not None
+    assert new_RT.grad[0].tolist() == pytest.approx([0.0, slope], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -63,21 +54,16 @@ def test_the_surrogate_is_clipped_only_where_that_makes_it_worse(
 def test_the_penalty_and_its_gradient_equal_hand_worked_ones(
     estimator: str, penalty: float, slope: list[float]
 ) -> None:
-    new_BT = column([-1.0, -1.0]).requires_grad_()
-    inputs = LossInputs(
-        response_mask_BT=torch.tensor([[1, 1]]),
-        old_logprobs_BT=column([-1.0, -1.0]),
-        advantages_BT=column([0.0, 0.0]),
-        ref_logprobs_BT=column([-1.4, -0.5]),
-    )
+    new_RT = leaf([[-1.0, -1.0]])
+    batch = make_batch([[1, 1]], [[-1.0, -1.0]], [[0.0, 0.0]], ref=[[-1.4, -0.5]])
     config = GRPOConfig.model_validate({"kl": {"coefficient": 0.1, "estimator": estimator}})
-    totals = MinibatchTotals(num_tokens=2, num_sequences=1)
-    loss, metrics = GRPO(config).compute_loss(new_BT, inputs, totals)
-    loss.backward()
+    loss = GRPO(config).compute_loss(make_scores(new_RT), batch, totals(2, 1))
+    loss.value.backward()
+    metrics = reduce_metrics([loss.metrics])
     assert metrics["actor/kl_loss"] == pytest.approx(penalty, abs=1e-6)
-    assert loss.item() == pytest.approx(0.1 * penalty, abs=1e-7)
-    assert new_BT.grad is not None
-    assert new_BT.grad[0].tolist() == pytest.approx([0.1 * s for s in slope], abs=1e-7)
+    assert loss.value.item() == pytest.approx(0.1 * penalty, abs=1e-7)
+    assert new_RT.grad is not None
+    assert new_RT.grad[0].tolist() == pytest.approx([0.1 * s for s in slope], abs=1e-7)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
@@ -88,18 +74,17 @@ def test_no_value_at_a_masked_position_reaches_loss_metrics_or_gradient(
 ) -> None:
     def run(value: float) -> tuple[float, dict[str, float], list[float]]:
         at = {name: value if name == field else 0.0 for name in ("new", "old", "ref", "advantage")}
-        new_BT = column([at["new"], -1.0, -0.5]).requires_grad_()
-        inputs = LossInputs(
-            response_mask_BT=torch.tensor([[0, 1, 1]]),
-            old_logprobs_BT=column([at["old"], -1.1, -0.4]),
-            advantages_BT=column([at["advantage"], 1.0, 1.0]),
-            ref_logprobs_BT=column([at["ref"], -1.2, -0.6]),
+        new_RT = leaf([[at["new"], -1.0, -0.5]])
+        batch = make_batch(
+            [[0, 1, 1]],
+            [[at["old"], -1.1, -0.4]],
+            [[at["advantage"], 1.0, 1.0]],
+            ref=[[at["ref"], -1.2, -0.6]],
         )
         config = GRPOConfig.model_validate({"kl": {"coefficient": 0.1, "estimator": estimator}})
-        totals = MinibatchTotals(num_tokens=2, num_sequences=1)
-        loss, metrics = GRPO(config).compute_loss(new_BT, inputs, totals)
-        loss.backward()
-        assert new_BT.grad is not None
-        return loss.item(), metrics, new_BT.grad[0].tolist()
+        loss = GRPO(config).compute_loss(make_scores(new_RT), batch, totals(2, 1))
+        loss.value.backward()
+        assert new_RT.grad is not None
+        return loss.value.item(), reduce_metrics([loss.metrics]), new_RT.grad[0].tolist()
 
     assert run(poison) == run(0.0)

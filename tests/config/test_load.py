@@ -39,7 +39,6 @@ def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
         (["train.steps=0"], "greater than 0"),
         (["model.pth=x"], r"unknown key `model\.pth`; did you mean 'path'"),
         (["zzz=1"], "unknown key `zzz`; valid keys: algorithm"),
-        (["algorithm.kl.estimator=k9"], r"algorithm\.kl\.estimator"),
         (["sandbox.type=bubblewrap", "sandbox.slts=2"], r"`sandbox\.slts`; did you mean 'slots'"),
         (["model.builder=x.py:b"], "exactly one of `path`"),
         (["a=[1"], "not valid YAML"),

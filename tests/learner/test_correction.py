@@ -2,29 +2,33 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tests_support import sample
-
-from agentrl.algorithms.base import LossInputs, MinibatchTotals
-from agentrl.algorithms.grpo import GRPO
-from agentrl.config.train import (
-    CorrectionConfig,
-    GRPOConfig,
-    KLConfig,
-    OptimizerConfig,
-    TrainConfig,
+from learner_support import (
+    SAMPLE,
+    leaf,
+    make_batch,
+    make_sample,
+    make_scores,
+    make_trajectory,
+    make_turn,
+    tiny_model,
+    totals,
 )
-from agentrl.contracts.reward import RewardEntry, RewardLedger
-from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
-from agentrl.learner.batch import TrainSequence
-from agentrl.learner.correction import corrected, gap_metrics, weight_metrics
-from agentrl.learner.models import Policy
-from agentrl.learner.optimizer import Optimizer
-from agentrl.learner.update import Updater
-from agentrl.plugins.reference import load_plugin
 
-CPU = torch.device("cpu")
+from agentrl.algorithms.grpo import GRPO, GRPOConfig
+from agentrl.algorithms.loss import KLConfig
+from agentrl.algorithms.samples import TrainSample
+from agentrl.config.train import CorrectionConfig, OptimizerConfig, TrainConfig
+from agentrl.contracts.metric import reduce_metrics
+from agentrl.contracts.trajectory import Group, TurnKind
+from agentrl.learner.batch import Streams
+from agentrl.learner.correction import corrected, gap_metrics, weight_metrics
+from agentrl.learner.learner import Learner
+from agentrl.learner.models import Model
+from agentrl.learner.optimizer import Optimizer
+
 NAN = float("nan")
 
 # Ratios trainer/engine of the trained tokens: 4, 1/4, 3/2, 1. Their product is 3/2.
@@ -37,27 +41,23 @@ TRAINER = tuple(
 )
 
 
-def engine_sequence(
-    old_logprobs: Sequence[float] = ENGINE, mask: Sequence[int] = MASK, **fields: Any
-) -> TrainSequence:
-    return TrainSequence(
-        token_ids=tuple(range(len(mask))),
-        mask=tuple(mask),
-        old_logprobs=tuple(old_logprobs),
-        **fields,
-    )
+def engine_sample(
+    old_logprobs: Sequence[float] = ENGINE, mask: Sequence[int] = MASK, **streams: Any
+) -> TrainSample:
+    return make_sample(range(len(mask)), mask, old_logprobs, **streams)
 
 
 def weights(
     config: dict[str, Any],
     *,
-    sequence: TrainSequence | None = None,
+    sample: TrainSample | None = None,
     trainer: Sequence[float] = TRAINER,
 ) -> list[float]:
     """Return the weights of the trained tokens."""
     section = CorrectionConfig.model_validate(config)
-    (one,) = corrected([sequence or engine_sequence()], iter([trainer]), section)
-    return [w for w, bit in zip(one.weights, one.mask, strict=True) if bit]
+    streams = Streams.of([sample or engine_sample()])
+    found = corrected(streams, np.array(trainer), section)
+    return found.optional["weights"][streams.loss_mask_N > 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -85,68 +85,70 @@ def test_the_weights_are_the_bounded_ratios_of_trainer_to_engine(
 
 
 def test_a_ratio_on_the_bound_is_kept() -> None:
-    one = engine_sequence([0.0, 0.0], [1, 1])
-    config = {"type": "mask", "low": 1.0, "high": math.exp(0.5)}
-    assert weights(config, sequence=one, trainer=[0.0, 0.5]) == [1.0, math.exp(0.5)]
+    one = engine_sample([0.0, 0.0], [0, 1])
+    assert weights({"type": "mask", "low": 1.0}, sample=one, trainer=[0.0, 0.0]) == [1.0]
+    assert weights({"type": "mask", "high": 1.0}, sample=one, trainer=[0.0, 0.0]) == [1.0]
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("truncate", [2.0, 0.0]), ("mask", [0.0, 0.0])])
 def test_a_gap_beyond_floating_point_is_bounded_like_any_other(
     kind: str, expected: list[float]
 ) -> None:
-    one = engine_sequence([-5000.0, 0.0], [1, 1])
-    assert weights({"type": kind}, sequence=one, trainer=[0.0, -5000.0]) == expected
+    one = engine_sample([NAN, -5000.0, 0.0], [0, 1, 1])
+    assert weights({"type": kind}, sample=one, trainer=[0.0, 0.0, -5000.0]) == expected
 
 
 def test_masked_positions_weigh_nothing_in_a_sequences_product() -> None:
     trained = math.log(1.5)
     for engine, trainer in [(-50.0, 0.0), (0.0, -50.0), (NAN, 0.0), (0.0, float("-inf"))]:
-        one = engine_sequence([engine, -1.0, engine], [0, 1, 0])
+        one = engine_sample([engine, -1.0, engine], [0, 1, 0])
         rows = [trainer, -1.0 + trained, trainer]
-        got = weights({"type": "truncate", "level": "sequence"}, sequence=one, trainer=rows)
+        got = weights({"type": "truncate", "level": "sequence"}, sample=one, trainer=rows)
         assert got == pytest.approx([1.5])
 
 
-def test_each_sequence_gets_its_own_rows_logprobs_and_keeps_the_rest() -> None:
-    first = engine_sequence([0.0, -1.0], [0, 1], advantage=0.5, ref_logprobs=(0.0, -3.0))
-    second = engine_sequence([0.0, -1.0, -1.0], [0, 1, 1], advantage=-0.5)
-    trainer = [[0.0, -2.0], [0.0, -1.0, -1.0]]
-    one, two = corrected(
-        [first, second], iter(trainer), CorrectionConfig(type="truncate", level="sequence")
-    )
-    assert one.old_logprobs == (0.0, -2.0)
-    assert two.old_logprobs == (0.0, -1.0, -1.0)
-    assert one.weights == pytest.approx([math.exp(-1)] * 2)
-    assert two.weights == (1.0, 1.0, 1.0)
-    assert (one.advantage, one.ref_logprobs, one.token_ids) == (0.5, (0.0, -3.0), (0, 1))
-    assert two.advantage == -0.5
+def test_each_sample_gets_its_own_product_and_keeps_the_rest() -> None:
+    first = engine_sample([0.0, -1.0], [0, 1], advantages=[0.5] * 2, ref_logprobs=[0.0, -3.0])
+    more = {"advantages": [-0.5] * 3, "ref_logprobs": [0.0] * 3}
+    second = engine_sample([0.0, -1.0, -1.0], [0, 1, 1], **more)
+    streams = Streams.of([first, second])
+    trainer = np.array([0.0, -2.0, 0.0, -1.0, -1.0])
+    found = corrected(streams, trainer, CorrectionConfig(type="truncate", level="sequence"))
+    assert found.old_logprobs_N.tolist() == trainer.tolist()
+    assert found.optional["weights"].tolist() == pytest.approx([math.exp(-1)] * 2 + [1] * 3)
+    assert found.optional["ref_logprobs"].tolist() == [0, -3, 0, 0, 0]
+    assert found.advantages_N.tolist() == [0.5, 0.5, -0.5, -0.5, -0.5]
+
+
+def test_weights_that_the_algorithm_gave_are_multiplied() -> None:
+    one = engine_sample([0.0, -1.0], [0, 1], weights=[1.0, 0.5])
+    found = weights({"type": "truncate"}, sample=one, trainer=[0.0, -1.0 + math.log(1.5)])
+    assert found == pytest.approx([0.75])
 
 
 def test_the_gap_is_measured_over_the_trained_tokens() -> None:
     # Gaps log 2, -2 log 2 and 0, which do not cancel; k3 is ratio - 1 - log ratio.
-    first = engine_sequence([9.0, -1.0, -1.0], [0, 1, 1])
-    second = engine_sequence([-1.0, 9.0], [1, 0])
     log2 = math.log(2)
-    metrics = gap_metrics([first, second], [[NAN, -1 + log2, -1 - 2 * log2], [-1.0, -7.0]])
+    metrics = gap_metrics(torch.tensor([log2, -2 * log2, 0.0], dtype=torch.float64))
     k3 = ((2 - 1 - log2) + (0.25 - 1 + 2 * log2) + 0) / 3
-    assert metrics == {
+    assert reduce_metrics([metrics]) == {
         "rollout/logprob_diff/mean": pytest.approx((log2 + 2 * log2) / 3),
         "rollout/logprob_diff/max": pytest.approx(2 * log2),
         "rollout/kl": pytest.approx(k3),
     }
 
 
-def test_without_a_gap_the_metrics_are_zero() -> None:
-    one = engine_sequence([0.0, -1.25], [0, 1])
-    expected = {"rollout/logprob_diff/mean": 0, "rollout/logprob_diff/max": 0, "rollout/kl": 0}
-    assert gap_metrics([one], [[3.0, -1.25]]) == expected
-    assert gap_metrics([], []) == expected
+def test_the_gaps_of_micro_batches_are_weighed_by_their_tokens() -> None:
+    parts = [gap_metrics(torch.tensor(gaps)) for gaps in ([1.0, 1.0, 1.0], [-3.0], [])]
+    metrics = reduce_metrics(parts)
+    assert metrics["rollout/logprob_diff/mean"] == pytest.approx(6 / 4)
+    assert metrics["rollout/logprob_diff/max"] == 3.0
 
 
 def test_the_weights_are_summarised_over_the_trained_tokens() -> None:
-    first = engine_sequence([0.0] * 4, [0, 1, 1, 1], weights=(50.0, 2.0, 0.0, 0.5))
-    second = engine_sequence([0.0] * 2, [1, 0], weights=(1.0, 0.0))
-    assert weight_metrics([first, second]) == {
+    first = engine_sample([0.0] * 4, [0, 1, 1, 1], weights=(50.0, 2.0, 0.0, 0.5))
+    second = engine_sample([0.0] * 2, [0, 1], weights=(0.0, 1.0))
+    assert reduce_metrics([weight_metrics(Streams.of([first, second]))]) == {
         "rollout/is_weight/mean": pytest.approx(3.5 / 4),
         "rollout/is_weight/zero_frac": pytest.approx(1 / 4),
     }
@@ -154,24 +156,24 @@ def test_the_weights_are_summarised_over_the_trained_tokens() -> None:
 
 def test_grpo_weighs_each_tokens_policy_loss_and_neither_the_penalty_nor_the_count() -> None:
     config = GRPOConfig(kl=KLConfig(coefficient=0.1, estimator="k1"))
-    logprobs_BT = torch.tensor([[-1.0, -1.0, -1.0, -1.0]], requires_grad=True)
-    inputs = LossInputs(
-        response_mask_BT=torch.tensor([[1, 1, 1, 0]]),
-        old_logprobs_BT=torch.full((1, 4), -1.0),
-        advantages_BT=torch.full((1, 4), 3.0),
-        ref_logprobs_BT=torch.full((1, 4), -1.5),
-        importance_weights_BT=torch.tensor([[2.0, 0.5, 0.0, 8.0]]),
+    logprobs_RT = leaf([[-1.0] * 4])
+    batch = make_batch(
+        [[1, 1, 1, 0]],
+        [[-1.0] * 4],
+        [[3.0] * 4],
+        ref=[[-1.5] * 4],
+        weights=[[2.0, 0.5, 0.0, 8.0]],
     )
-    totals = MinibatchTotals(num_tokens=3, num_sequences=1)
-    loss, metrics = GRPO(config).compute_loss(logprobs_BT, inputs, totals)
+    found = GRPO(config).compute_loss(make_scores(logprobs_RT), batch, totals(3, 1))
+    loss, metrics = found.value, reduce_metrics([found.metrics])
     # Policy: -3 * (2 + 0.5 + 0) / 3 tokens. Penalty: 0.1 * 0.5, unweighted.
     assert metrics["actor/pg_loss"] == pytest.approx(-2.5)
     assert metrics["actor/kl_loss"] == pytest.approx(0.5)
     assert loss.item() == pytest.approx(-2.5 + 0.05)
     loss.backward()
-    assert logprobs_BT.grad is not None
+    assert logprobs_RT.grad is not None
     penalty = 0.1 / 3
-    assert logprobs_BT.grad.tolist() == [
+    assert logprobs_RT.grad.tolist() == [
         pytest.approx([-2 + penalty, -0.5 + penalty, penalty, 0.0])
     ]
 
@@ -185,13 +187,12 @@ class Keeping(Optimizer):
 
 
 @pytest.fixture
-def policies(tiny_policy: str) -> list[Policy]:
-    """Three policies with the same weights."""
-    pairs = [load_plugin(tiny_policy)(0) for _ in range(3)]
-    return [Policy(model=model, tokenizer=tokenizer, device=CPU) for model, tokenizer in pairs]
+def policies(tiny_policy: str) -> list[Model]:
+    """Three policies with the same weights, the second with padded rows."""
+    return [tiny_model(tiny_policy, packed=number != 1) for number in range(3)]
 
 
-PROMPT = (5, 6, 7)
+PROMPT = (1, 2, 3)
 REPLIES = [
     ((11, 12, 13), (14, 15)),
     ((21, 22), (23, 24, 25, 26)),
@@ -218,37 +219,18 @@ def dialogues(model: Any, gaps: Sequence[float]) -> Group:
             logprobs = plain_logprobs(model, [*PROMPT, *first, *TOOL, *last]).tolist()
         turns, start = [], len(PROMPT)
         for kind, ids in ((TurnKind.POLICY, first), (TurnKind.TOOL, TOOL), (TurnKind.POLICY, last)):
-            policy, stop = kind is TurnKind.POLICY, start + len(ids)
-            engine = [
-                logprobs[i] - gaps[(cycle + i) % len(gaps)] for i in range(start, stop) if policy
-            ]
-            turns.append(
-                Turn(
-                    kind=kind,
-                    messages=({"role": "assistant" if policy else "tool", "content": "x"},),
-                    token_ids=ids,
-                    mask=(int(policy),) * len(ids),
-                    logprobs=tuple(engine),
-                    policy_versions=(0,) * len(engine),
-                )
-            )
+            stop = start + len(ids)
+            engine = [logprobs[i] - gaps[(cycle + i) % len(gaps)] for i in range(start, stop)]
+            streams = {"logprobs": engine} if kind is TurnKind.POLICY else {}
+            turns.append(make_turn(kind, ids, len(turns), start, **streams))
             start = stop
         cycle += start
-        rows.append(
-            Trajectory(
-                id=f"t{len(rows)}",
-                sample=sample(),
-                prompt_ids=PROMPT,
-                turns=tuple(turns),
-                rewards=RewardLedger((RewardEntry(source="task", value=reward),)),
-                termination=Termination.ANSWERED,
-            )
-        )
-    return Group(id="g", sample=sample(), trajectories=tuple(rows))
+        rows.append(make_trajectory(*turns, id=f"t{len(rows)}", reward=reward))
+    return Group(id="g", sample=SAMPLE, trajectories=tuple(rows))
 
 
 def update(
-    policy: Policy, group: Group, correction: str, **train: Any
+    policy: Model, group: Group, correction: str, **train: Any
 ) -> tuple[dict[str, float], list[torch.Tensor]]:
     """Update once; return the metrics and the last minibatch's gradients."""
     config = TrainConfig(correction=CorrectionConfig(type=correction), **train)
@@ -256,8 +238,8 @@ def update(
     optimizer = Keeping(policy.model, settings, total_steps=8)
     # Any clipping bound does, because the ratio to the trainer's own logprobs is 1.
     algorithm = GRPO(GRPOConfig(scale_by_std=False))
-    updater = Updater(policy, algorithm, optimizer, config, temperature=1.0, seed=0)
-    metrics = updater.update(1, [group])
+    learner = Learner(policy, algorithm, optimizer, config, temperature=1.0, seed=0)
+    metrics = learner.learn(1, [group])
     return metrics, optimizer.gradients
 
 
@@ -265,16 +247,17 @@ def same(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor], atol: flo
     return all(torch.allclose(a, b, atol=atol) for a, b in zip(ones, others, strict=True))
 
 
-def test_a_truncated_updates_gradient_is_the_one_weighted_by_hand(policies: list[Policy]) -> None:
+def test_a_truncated_updates_gradient_is_the_one_weighted_by_hand(policies: list[Model]) -> None:
     model = policies[0].model
     group = dialogues(model, [math.log(4), math.log(0.5), 0.0])
     mean = sum(REWARDS) / 3
     loss, count, by_hand = torch.zeros(()), 0, list[float]()
     for trajectory in group.trajectories:
-        logprobs_T = plain_logprobs(model, trajectory.token_ids)
-        for i, bit in enumerate(trajectory.response_mask):
+        branch = trajectory.branch(3)
+        logprobs_T = plain_logprobs(model, branch.token_ids.tolist())
+        for i, bit in enumerate(branch.mask):
             if bit:
-                gap = logprobs_T[i].item() - trajectory.logprobs[i]
+                gap = logprobs_T[i].item() - float(branch.logprobs[i])
                 by_hand.append(min(math.exp(gap), 2.0))
                 loss = loss - by_hand[-1] * (trajectory.reward - mean) * logprobs_T[i]
                 count += 1
@@ -298,7 +281,7 @@ def test_a_truncated_updates_gradient_is_the_one_weighted_by_hand(policies: list
 
 @pytest.mark.parametrize("kind", ["truncate", "mask"])
 def test_where_engine_and_trainer_agree_the_correction_changes_nothing(
-    policies: list[Policy], kind: str
+    policies: list[Model], kind: str
 ) -> None:
     corrected_one, plain, before = policies
     group = dialogues(before.model, [0.0])

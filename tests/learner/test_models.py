@@ -6,12 +6,21 @@ import torch
 
 from agentrl.config.run import ModelConfig
 from agentrl.errors import ConfigError, NotReadyError
-from agentrl.learner.models import Policy, chat_template, choose_device, choose_dtype, load_policy
+from agentrl.learner.models import (
+    Model,
+    chat_template,
+    choose_device,
+    choose_dtype,
+    generation_stop_ids,
+    load_model,
+    load_tokenizer,
+    open_reference,
+)
 from agentrl.plugins.reference import load_plugin
 
 
-def load(**keys: Any) -> Policy:
-    return load_policy(ModelConfig(**keys), base=None, seed=0)
+def load(**keys: Any) -> Model:
+    return load_model(ModelConfig(**keys), base=None, seed=0)
 
 
 @pytest.fixture
@@ -32,7 +41,7 @@ def test_a_saved_policy_loads_as_it_was(saved: Path, tiny_policy: str) -> None:
 def test_the_seed_decides_a_built_policy(tiny_policy: str) -> None:
     config = ModelConfig(builder=tiny_policy, device="cpu")
     one, same, other = (
-        load_policy(config, base=None, seed=seed).model.state_dict() for seed in (1, 1, 2)
+        load_model(config, base=None, seed=seed).model.state_dict() for seed in (1, 1, 2)
     )
     name = "model.embed_tokens.weight"
     assert one[name].equal(same[name])
@@ -125,3 +134,41 @@ def test_the_reference_copy_neither_learns_nor_follows(tiny_policy: str) -> None
         policy.model.model.embed_tokens.weight += 1
     assert reference.model.embed_tokens.weight.equal(before)
     assert not any(p.requires_grad for p in reference.parameters())
+
+
+def test_the_tokenizer_comes_without_the_model(saved: Path, tiny_policy: str) -> None:
+    (saved / "model.safetensors").unlink()
+    for source in ({"path": str(saved)}, {"builder": tiny_policy}):
+        assert load_tokenizer(ModelConfig(**source), base=None, seed=0).chat_template
+
+
+def test_the_models_own_stop_tokens_are_read_without_its_weights(
+    saved: Path, tiny_policy: str
+) -> None:
+    (saved / "model.safetensors").unlink()
+    stops = saved / "generation_config.json"
+    config = ModelConfig(path=str(saved))
+    for written, expected in (("[0, 7]", (0, 7)), ("5", (5,)), ("null", ())):
+        stops.write_text(f'{{"eos_token_id": {written}}}')
+        assert generation_stop_ids(config, base=None) == expected
+    stops.unlink()
+    assert generation_stop_ids(config, base=None) == ()
+    assert generation_stop_ids(ModelConfig(builder=tiny_policy), base=None) == ()
+
+
+def test_a_loaded_model_packs_its_rows(tiny_policy: str) -> None:
+    assert load(builder=tiny_policy, device="cpu").packs
+
+
+def test_the_reference_is_saved_and_opened_as_it_was(saved: Path, tmp_path: Path) -> None:
+    policy = load(path=str(saved), device="cpu", dtype="float32", attention="eager")
+    first = open_reference(tmp_path / "reference", policy, 0)
+    with torch.no_grad():
+        policy.model.model.embed_tokens.weight += 1
+    later = open_reference(tmp_path / "reference", policy, 3)
+    for one, other in zip(first.parameters(), later.parameters(), strict=True):
+        assert one.equal(other)
+    assert later.config._attn_implementation == "eager"
+    assert not any(p.requires_grad for p in later.parameters())
+    with pytest.raises(ConfigError, match="has no nothing/ folder"):
+        open_reference(tmp_path / "nothing", policy, 3)

@@ -1,20 +1,20 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from learner_support import CPU, tiny_model
 
+from agentrl.algorithms.samples import TrainSample
 from agentrl.config.train import SFTOptimizerConfig
 from agentrl.contracts.task import Demonstration
 from agentrl.errors import ConfigError
-from agentrl.learner.batch import TrainSequence, collate
-from agentrl.learner.models import Policy
+from agentrl.learner.batch import Streams
+from agentrl.learner.imitation import imitate, render_demonstrations
+from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
-from agentrl.learner.scores import token_logprobs
-from agentrl.learner.sft import render_demonstrations, sft_step
-from agentrl.plugins.reference import load_plugin
+from agentrl.learner.scores import score
 from agentrl.rollout.render import Renderer
-
-CPU = torch.device("cpu")
 
 
 def dialogue(answer: str) -> Demonstration:
@@ -28,46 +28,46 @@ def dialogue(answer: str) -> Demonstration:
     )
 
 
-def make_policy(tiny_policy: str) -> tuple[Policy, Optimizer]:
-    model, tokenizer = load_plugin(tiny_policy)(0)
-    policy = Policy(model=model, tokenizer=tokenizer, device=CPU)
-    return policy, Optimizer(model, SFTOptimizerConfig(learning_rate=1e-2), total_steps=30)
+def make_policy(tiny_policy: str, *, packed: bool = True) -> tuple[Model, Optimizer]:
+    policy = tiny_model(tiny_policy, packed=packed)
+    return policy, Optimizer(policy.model, SFTOptimizerConfig(learning_rate=1e-2), total_steps=30)
 
 
-def sequences(renderer: Renderer) -> list[TrainSequence]:
+def samples(renderer: Renderer) -> list[TrainSample]:
     demonstrations = [dialogue("a"), dialogue("bb"), dialogue("ccc" * 5)]
     return render_demonstrations(demonstrations, renderer, {}, max_length=500)
 
 
 def test_only_what_the_assistant_wrote_is_learned(renderer: Renderer, tokenizer: Any) -> None:
     (one,) = render_demonstrations([dialogue("ping")], renderer, {}, max_length=500)
-    learned = [i for i, m in zip(one.token_ids, one.mask, strict=True) if m]
+    learned = [i for i, m in zip(one.token_ids, one.loss_mask, strict=True) if m]
     assert tokenizer.decode(learned) == "ping<|end|>yes<|end|>"
 
 
 def test_the_loss_is_the_mean_over_assistant_tokens_however_the_batch_is_cut(
     renderer: Renderer, tiny_policy: str
 ) -> None:
-    batch = sequences(renderer)
+    batch = samples(renderer)
     losses, weights = [], []
-    for max_tokens in (100_000, 1):
-        policy, optimizer = make_policy(tiny_policy)
-        rows = collate(batch, CPU)
+    for max_tokens, packed in ((100_000, True), (100_000, False), (1, True)):
+        policy, optimizer = make_policy(tiny_policy, packed=packed)
+        rows = Streams.of(batch).batch(np.arange(3), packed=False, device=CPU)
         with torch.no_grad():
-            logprobs_BT, _ = token_logprobs(policy.model, rows, temperature=1.0)
-        expected = -float(logprobs_BT[rows.mask_BT > 0].mean())
-        metrics = sft_step(policy, optimizer, batch, max_tokens=max_tokens)
+            logprobs_RT = score(policy.model, rows, temperature=1.0).logprobs_RT
+        expected = -float(logprobs_RT[rows.loss_mask_RT > 0].mean())
+        metrics = imitate(policy, optimizer, batch, max_tokens=max_tokens)
         assert metrics["sft/loss"] == pytest.approx(expected, abs=1e-5)
         losses.append(metrics["sft/grad_norm"])
         weights.append(policy.model.model.embed_tokens.weight.detach())
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    assert torch.allclose(weights[0], weights[1], atol=1e-4)
+    for other in (1, 2):
+        assert losses[0] == pytest.approx(losses[other], abs=1e-5)
+        assert torch.allclose(weights[0], weights[other], atol=1e-4)
 
 
 def test_imitation_lowers_the_loss(renderer: Renderer, tiny_policy: str) -> None:
     policy, optimizer = make_policy(tiny_policy)
-    batch = sequences(renderer)
-    losses = [sft_step(policy, optimizer, batch, max_tokens=9999)["sft/loss"] for _ in range(25)]
+    batch = samples(renderer)
+    losses = [imitate(policy, optimizer, batch, max_tokens=9999)["sft/loss"] for _ in range(25)]
     assert losses[-1] < losses[0] / 2
 
 
