@@ -46,7 +46,6 @@ def schema(source: Source, name: Name = None) -> None:
     """Print the JSON schema that the model is shown."""
     import json
 
-
     typer.echo(json.dumps(_pick(source, name).tool_schema.for_template(), indent=2))
 
 

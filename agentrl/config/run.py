@@ -112,11 +112,6 @@ class RunConfig(Section):
     def _one_weight_a_source(cls, value: dict[str, float], info: Any) -> dict[str, float]:
         return check_weights(value, info.data.get("rewards", ()))
 
-    @field_validator("algorithm", mode="before")
-    @classmethod
-    def _options_unchecked(cls, value: Any) -> Any:
-        return AnyAlgorithmConfig.model_validate(value) if isinstance(value, dict) else value
-
     @property
     def run_dir(self) -> Path:
         """`output_dir/name`."""

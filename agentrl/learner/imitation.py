@@ -13,13 +13,13 @@ from agentrl.algorithms.base import Batch, Loss, TokenScores
 from agentrl.algorithms.samples import TrainSample
 from agentrl.contracts.metric import Metric, reduce_metrics
 from agentrl.contracts.task import Demonstration
+from agentrl.contracts.tool import ToolDict
 from agentrl.errors import ConfigError
 from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.step import take_step
 from agentrl.rollout.render import Renderer
-from agentrl.rollout.schemas import ToolDict
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from agentrl.config.run import RunConfig
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Demonstration, Split
-from agentrl.contracts.tool import BaseTool
+from agentrl.contracts.tool import BaseTool, ToolDict
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.data.task import load_task
 from agentrl.errors import ConfigError, RolloutError, RunError, boundary, loading

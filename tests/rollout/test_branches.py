@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agentrl.algorithms.samples import samples_of
 from tests_support import Adder, Teacher, calls, make_rollout, roll, said
 
+from agentrl.algorithms.samples import samples_of
 from agentrl.contracts.trajectory import Termination, Trajectory, TurnKind
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import RenderError

@@ -110,7 +110,9 @@ async def test_the_reference_of_a_resumed_run_is_the_first_policy(
     first = load_plugin(tiny_policy)(config.seed)[0].state_dict()
     async with Trainer(config, resume=True).opened() as session:
         assert session.run.progress.step == 3
-        reference = open_reference(config.run_dir / "reference", session.policy.model, 3).state_dict()
+        reference = open_reference(
+            config.run_dir / "reference", session.policy.model, 3
+        ).state_dict()
         live = session.policy.model.model.state_dict()
         assert all(value.equal(reference[name]) for name, value in first.items())
         assert not all(value.equal(live[name]) for name, value in first.items())

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import RunError
@@ -108,14 +107,13 @@ def _check_not_empty(session: Session, groups: Sequence[Group]) -> None:
 
 def _learner(session: Session) -> Learner:
     config, policy, run = session.config, session.policy, session.run
-    optimizer: Any = run.parts["optimizer"]
     reference = None
     if "reference" in policy.algorithm.needs:
         reference = open_reference(run.folder.path / "reference", policy.model, run.progress.step)
     return Learner(
         policy.model,
         policy.algorithm,
-        optimizer,
+        session.optimizer,
         config.train,
         temperature=config.rollout.sampling.temperature,
         seed=config.seed,
