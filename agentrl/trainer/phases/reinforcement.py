@@ -63,7 +63,7 @@ async def _step(session: Session, feed: GroupFeed, learner: Learner) -> Metrics:
             await run.stop(session.engine.failure)
         _check_not_empty(session, groups)
         rolled_out = time.monotonic()
-        metrics = _describe(session, groups) | feed.metrics()
+        metrics = await run.needs(_describe(session, groups)) | feed.metrics()
         async with sync.updating(step):
             metrics |= await run.compute.run(partial(learner.learn, step, groups))
         metrics |= timing_metrics(groups, began, rolled_out, time.monotonic())
@@ -78,7 +78,7 @@ async def _step(session: Session, feed: GroupFeed, learner: Learner) -> Metrics:
     return metrics
 
 
-def _describe(session: Session, groups: Sequence[Group]) -> Metrics:
+async def _describe(session: Session, groups: Sequence[Group]) -> Metrics:
     return (
         rollout_metrics(groups, session.host.plugins.succeeded)
         | signal_metrics(groups, session.policy.algorithm.has_signal)
