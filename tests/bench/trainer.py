@@ -190,7 +190,9 @@ def ratio(ours: Callable[[], None], others: list[Callable[[], None]], rounds: in
     for _ in range(rounds):
         times = [seconds(work) for work in (ours, *others)]
         ratios.append(min(times[1:]) / times[0])
-        print(f"  {times[0]:.3f} s, others {', '.join(f'{t:.3f} s' for t in times[1:])}", flush=True)
+        print(
+            f"  {times[0]:.3f} s, others {', '.join(f'{t:.3f} s' for t in times[1:])}", flush=True
+        )
     return statistics.median(ratios)
 
 
