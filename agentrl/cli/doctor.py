@@ -210,6 +210,9 @@ def _model(config: "RunConfig", plugins: "Plugins") -> Iterator[Check]:
 
 
 def _data(config: "RunConfig", plugins: "Plugins", train: "Sequence[Sample]") -> Check:
+    from agentrl.plugins.check import check_samples
+
+    check_samples(train, plugins.tools, plugins.interactions)
     counts = {
         "train": len(train),
         "test": len(plugins.samples("test")) if config.eval.samples else 0,

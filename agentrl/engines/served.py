@@ -27,11 +27,11 @@ class ServedPolicy:
     """
 
     tokenizer: Any
-    module: Any | None = None
+    module: Any = None
     architecture: str = ""
     model_config: Any = None
     dtype: str = ""
-    device: Any | None = None
+    device: Any = None
     max_tokens: int | None = None
     weights: WeightPublisher | None = None
 
@@ -136,7 +136,6 @@ async def _started() -> None:
 def _vllm_spec(config: RunConfig, engine: VllmEngineConfig, policy: ServedPolicy) -> Any:
     from agentrl.engines.vllm.launch import ModelSpec
 
-    assert policy.device is not None
     if policy.device.index:
         raise ConfigError(
             f"model.device={policy.device}: vLLM's process takes the first GPU that it sees, and "

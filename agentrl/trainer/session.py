@@ -45,7 +45,12 @@ class Session:
     tally: Tally
     samples: Sequence[Sample]
 
-    def begin_phase(self) -> Optimizer:
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of the phase under way."""
+        return cast(Optimizer, self.run.parts["optimizer"])
+
+    def begin_phase(self) -> None:
         """Make the optimizer of the phase under way; checkpoints hold it from now on."""
         model, progress, train = self.policy.model.model, self.run.progress, self.config.train
         if progress.phase == "sft":
@@ -54,7 +59,6 @@ class Session:
             updates = train.steps * train.epochs_per_step * train.minibatches_per_epoch
             optimizer = Optimizer(model, self.config.optimizer, updates)
         self.run.parts["optimizer"] = optimizer
-        return optimizer
 
 
 @asynccontextmanager

@@ -34,6 +34,14 @@ def test_an_unknown_key_in_a_union_section_names_the_nearest(
     assert_one_error(result, 2, "wrokers", "did you mean 'workers'")
 
 
+def test_the_old_spelling_of_optimizer_is_refused_with_the_new_one(
+    agentrl: Program, configure: Callable[..., None]
+) -> None:
+    configure(optimiser={"learning_rate": 1e-3})
+    result = agentrl("train", "train.yaml")
+    assert_one_error(result, 2, "unknown key `optimiser`; did you mean 'optimizer'?")
+
+
 def test_a_missing_configuration_file_is_named(agentrl: Program, project: Path) -> None:
     assert_one_error(agentrl("train", "nowhere.yaml"), 2, "nowhere.yaml")
 

@@ -3,10 +3,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
 from click.testing import Result
 
+from agentrl.data.file_task import FileTask
+from agentrl.plugins.reference import load_plugin
+from agentrl.traces.store import read_traces
+
 Program = Callable[..., Result]
+ECHO = """
+from typing import TypedDict
+from agentrl import BaseTool, ToolResponse
+class Arguments(TypedDict):
+    text: str
+class Echo(BaseTool):
+    async def execute(self, instance_id, parameters: Arguments, **kwargs):
+        return ToolResponse(text=parameters["text"]), 0.0, {}
+"""
 
 
 def test_help_imports_neither_torch_nor_transformers_nor_docker() -> None:
@@ -39,17 +55,23 @@ def test_a_run_leaves_its_records_and_says_where(agentrl: Program, project: Path
     assert phases == ["eval", "train", "eval"]
     assert (run / "latest").read_text().strip() == "step-1"
     assert (run / "checkpoints" / "step-1" / "model.safetensors").exists()
-    assert len((run / "traces" / "train.jsonl").read_text().splitlines()) == 2
+    traces = list(read_traces(run / "traces" / "train.jsonl.gz"))
+    assert [(t.step, t.fate, len(t.group.trajectories)) for t in traces] == [(1, "trained", 2)]
 
 
 def test_eval_takes_a_checkpoint_and_writes_trajectories(agentrl: Program, project: Path) -> None:
     assert agentrl("train", "train.yaml").exit_code == 0
     result = agentrl(
-        "eval", "train.yaml", "--checkpoint", "runs/tiny/checkpoints/step-1", "--output", "e.jsonl"
+        "eval",
+        "train.yaml",
+        "--checkpoint",
+        "runs/tiny/checkpoints/step-1",
+        "--output",
+        "e.jsonl.gz",
     )
     assert result.exit_code == 0, result.output
     assert "on 2 problems" in result.stdout
-    assert len((project / "e.jsonl").read_text().splitlines()) == 2
+    assert [t.fate for t in read_traces(project / "e.jsonl.gz")] == ["eval", "eval"]
 
 
 def test_rollout_prints_the_dialogue_and_its_reward(agentrl: Program, project: Path) -> None:
@@ -66,6 +88,36 @@ def test_rollout_refuses_an_unknown_split(agentrl: Program, project: Path) -> No
 def test_config_show_prints_what_the_words_changed(agentrl: Program, project: Path) -> None:
     result = agentrl("config", "show", "train.yaml", "train.steps=7")
     assert "steps: 7" in result.stdout
+
+
+def test_config_show_prints_the_algorithms_own_options(agentrl: Program, project: Path) -> None:
+    result = agentrl("config", "show", "train.yaml", "algorithm.type=rloo")
+    algorithm = yaml.safe_load(result.stdout)["algorithm"]
+    assert algorithm["type"] == "rloo"
+    assert "clip" in algorithm
+
+
+def test_doctor_loads_no_weights_and_reads_the_data_once(
+    agentrl: Program, project: Path, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_plugin(f"{project / 'tiny.py'}:build")(0)
+    tokenizer.save_pretrained(project / "bare")
+    model.config.save_pretrained(project / "bare")
+    (project / "echo.py").write_text(ECHO)
+    configure(model={"path": "./bare", "device": "cpu"}, tools=[{"class_name": "echo.py:Echo"}])
+    reads: list[str] = []
+    read = FileTask.samples
+
+    def counted(self: FileTask, split: Any) -> Any:
+        reads.append(split)
+        return read(self, split)
+
+    monkeypatch.setattr(FileTask, "samples", counted)
+    result = agentrl("doctor", "train.yaml", "sandbox.type=local", "sandbox.unsafe=true")
+    assert result.exit_code == 0, result.output
+    assert sorted(reads) == ["test", "train"]
+    assert "tool echo" in result.stdout
+    assert "template" in result.stdout
 
 
 def test_config_schema_describes_every_section(agentrl: Program) -> None:

@@ -112,8 +112,11 @@ def test_a_killed_writer_leaves_no_lock_even_if_its_child_lives(make_config: Any
         "from pathlib import Path\n"
         "from agentrl.runs.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).opened({}, resume=False):\n"
-        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "    fork = multiprocessing.get_context('fork')\n"
+        "    begun = fork.Event()\n"
+        "    child = fork.Process(target=lambda: (begun.set(), time.sleep(60)))\n"
         "    child.start()\n"
+        "    begun.wait()\n"
         "    print(child.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

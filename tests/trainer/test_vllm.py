@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agentrl.learner.sft import sft_step
+from agentrl.trainer.engines import open_engine
+from agentrl.trainer.parity import ParityProbe
 from vllm_support import IMPORT_WARNINGS, require_vllm, smollm2
 
 from agentrl.config.engine import ParityConfig
@@ -21,10 +24,7 @@ from agentrl.errors import RunError
 from agentrl.learner.batch import TrainSequence
 from agentrl.learner.models import load_policy
 from agentrl.learner.optimizer import Optimizer
-from agentrl.learner.sft import sft_step
 from agentrl.runs.compute import Compute
-from agentrl.trainer.engines import open_engine
-from agentrl.trainer.parity import ParityProbe
 from agentrl.trainer.trainer import Trainer
 
 require_vllm()

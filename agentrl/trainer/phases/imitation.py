@@ -16,7 +16,7 @@ async def run(session: Session) -> None:
         RunError: the loss or the gradient is not finite.
     """
     run, plugins, config = session.run, session.host.plugins, session.config.sft
-    progress, optimizer = run.progress, session.run.parts["optimizer"]
+    progress, optimizer = run.progress, session.optimizer
     samples = await run.compute.run(
         partial(
             render_demonstrations,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import RunError
@@ -64,7 +63,7 @@ async def _step(session: Session, feed: GroupFeed, learner: Learner) -> Metrics:
             await run.stop(session.engine.failure)
         _check_not_empty(session, groups)
         rolled_out = time.monotonic()
-        metrics = _describe(session, groups) | feed.metrics()
+        metrics = await run.needs(_describe(session, groups)) | feed.metrics()
         async with sync.updating(step):
             metrics |= await run.compute.run(partial(learner.learn, step, groups))
         metrics |= timing_metrics(groups, began, rolled_out, time.monotonic())
@@ -79,7 +78,7 @@ async def _step(session: Session, feed: GroupFeed, learner: Learner) -> Metrics:
     return metrics
 
 
-def _describe(session: Session, groups: Sequence[Group]) -> Metrics:
+async def _describe(session: Session, groups: Sequence[Group]) -> Metrics:
     return (
         rollout_metrics(groups, session.host.plugins.succeeded)
         | signal_metrics(groups, session.policy.algorithm.has_signal)
@@ -108,14 +107,13 @@ def _check_not_empty(session: Session, groups: Sequence[Group]) -> None:
 
 def _learner(session: Session) -> Learner:
     config, policy, run = session.config, session.policy, session.run
-    optimizer: Any = run.parts["optimizer"]
     reference = None
     if "reference" in policy.algorithm.needs:
         reference = open_reference(run.folder.path / "reference", policy.model, run.progress.step)
     return Learner(
         policy.model,
         policy.algorithm,
-        optimizer,
+        session.optimizer,
         config.train,
         temperature=config.rollout.sampling.temperature,
         seed=config.seed,
