@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentrl.templates.render import Renderer
 
 from agentrl.contracts.engine import WeightPublisher
 from agentrl.contracts.sample import Sample
@@ -16,6 +15,7 @@ from agentrl.engines.transformers import TransformersEngine
 from agentrl.errors import ConfigError, TemplateError
 from agentrl.learner.models import Model
 from agentrl.plugins.reference import load_plugin
+from agentrl.templates.render import Renderer
 from agentrl.trainer import content, runtime
 from agentrl.trainer.trainer import Trainer
 
