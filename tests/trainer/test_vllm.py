@@ -122,7 +122,7 @@ async def test_an_engine_killed_in_mid_rollout_comes_back_or_stops_the_run(
     async with asyncio.timeout(120):
         while trainer.progress.step < 1 and not running.done():
             await asyncio.sleep(0.02)
-    engine: Any = trainer.runtime.engine
+    engine: Any = engines[0]
     os.kill(engine_processes(engine._running.llm)[0].pid, signal.SIGKILL)
     if on_death == "restart":
         assert (await running).steps == 3
