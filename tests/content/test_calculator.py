@@ -8,12 +8,15 @@ from agentrl.config.load import load_config
 from agentrl.config.sandbox import BubblewrapSandboxConfig
 from agentrl.data.task import load_task
 from agentrl.engines.scripted import ScriptedEngine
+from agentrl.learner.models import load_model
 from agentrl.plugins.reference import load_plugin
+from agentrl.rewards.scoring import load_scorers
+from agentrl.rollout.actor import TokenActor
 from agentrl.rollout.group import Rollout
 from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.services import RunServices
-from agentrl.trainer.runtime import Runtime
+from agentrl.trainer.content import Plugins
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +85,10 @@ async def test_a_reward_needs_an_executed_program_and_its_answer(
     services: RunServices, code: str | None, answer: str, reward: float
 ) -> None:
     config = load_config("tasks/calculator/train.yaml", ["sandbox.type=bubblewrap"])
-    runtime = Runtime(config)
-    sample = runtime.task.samples("test")[0]
+    plugins = Plugins.load(config)
+    model = load_model(config.model, base=config.base_dir, seed=config.seed)
+    renderer = Renderer(model.tokenizer)
+    sample = plugins.task.samples("test")[0]
     truth = str(sample.ground_truth)
     call = {"name": "code_interpreter", "arguments": {"code": (code or "").format(truth=truth)}}
     turns: list[dict[str, Any]] = [{"role": "assistant", "content": answer.format(truth=truth)}]
@@ -92,11 +97,15 @@ async def test_a_reward_needs_an_executed_program_and_its_answer(
         turns.insert(0, {"role": "assistant", "content": "", "tool_calls": calls})
     rollout = Rollout(
         config=config.rollout,
-        engine=ScriptedEngine([runtime.renderer.assistant(turn, []) for turn in turns]),
-        renderer=runtime.renderer,
-        tools=runtime.tools,
+        actor=TokenActor(
+            engine=ScriptedEngine([renderer.assistant(turn, []) for turn in turns]),
+            renderer=renderer,
+            tool_format=renderer.tool_format(config.rollout.tool_format),
+        ),
+        renderer=renderer,
+        tools=plugins.tools,
         interactions={},
-        task=runtime.task,
+        scoring=load_scorers(config, plugins.task, services, base=config.base_dir),
         services=services,
     )
     try:
