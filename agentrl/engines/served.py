@@ -35,6 +35,26 @@ class ServedPolicy:
     max_tokens: int | None = None
     weights: WeightPublisher | None = None
 
+    @classmethod
+    def of(
+        cls,
+        module: Any,
+        tokenizer: Any,
+        device: Any,
+        max_tokens: int | None,
+        weights: WeightPublisher,
+    ) -> "ServedPolicy":
+        """Describe a module; only its configuration is kept."""
+        return cls(
+            tokenizer=tokenizer,
+            architecture=type(module).__name__,
+            model_config=module.config,
+            dtype=str(module.dtype).removeprefix("torch."),
+            device=device,
+            max_tokens=max_tokens,
+            weights=weights,
+        )
+
 
 Start = Callable[[], Awaitable[None]]
 

@@ -24,6 +24,28 @@ class ModuleWeights:
             yield name, parameter.detach()
 
 
+class LiveWeights:
+    """Publishes the weights of a module in training."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.version = 0
+        self._module = module
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[PublishedWeights]:
+        """Read what was published last; a writer waits meanwhile."""
+        async with self._lock:
+            yield ModuleWeights(module=self._module, version=self.version)
+
+    @asynccontextmanager
+    async def writing(self, version: int) -> AsyncIterator[None]:
+        """Change the module; leaving without an error publishes it as `version`."""
+        async with self._lock:
+            yield
+            self.version = version
+
+
 class LoadedWeights:
     """Publishes weights that are never trained: held until they are read, then let go.
 

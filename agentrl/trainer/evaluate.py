@@ -43,16 +43,15 @@ async def evaluate(
     Raises:
         RunError: not one episode could be finished, or the task cannot tell its success.
     """
-    began = time.monotonic()
+    began, groups = time.monotonic(), dict[int, Group]()
     reporter.phase_started("eval", len(samples))
-    groups: dict[int, Group] = {}
     sampling = SamplingConfig(temperature=temperature)
     running = host.rollout.run_groups(samples, name=name, size=1, seed=seed, sampling=sampling)
     async with aclosing(running) as finished:
         async for position, group in finished:
             groups[position] = group
             reporter.progress(len(groups))
-    ordered = tuple(groups[position] for position in sorted(groups))
+    ordered = tuple(group for _, group in sorted(groups.items()))
     trajectories = [t for group in ordered for t in group.trajectories]
     if all(t.dropped for t in trajectories):
         raise RunError(
@@ -61,13 +60,12 @@ async def evaluate(
         )
     succeeded = host.plugins.succeeded
     success = fmean(not t.dropped and succeeded(t) for t in trajectories)
-    well_formed = well_formed_share(trajectories)
     metrics = {
         "eval/success": success,
         "eval/samples": float(len(samples)),
         "timing_s/eval": time.monotonic() - began,
     }
-    if well_formed is not None:
+    if (well_formed := well_formed_share(trajectories)) is not None:
         metrics["eval/well_formed_calls"] = well_formed
     metrics |= {f"eval/{key}": value for key, value in rollout_metrics(ordered, succeeded).items()}
     reporter.phase_ended("eval", metrics)

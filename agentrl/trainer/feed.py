@@ -10,7 +10,7 @@ What was begun and not yet learnt from is in `Progress.pending`, and a resumed r
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from agentrl.config.run import RunConfig
 from agentrl.contracts.sample import Sample
@@ -24,13 +24,6 @@ from agentrl.seed import derive_seed
 Refusal = Literal["stale", "refilled", "surplus"]
 
 
-class RecordGroup(Protocol):
-    """Records a complete group that no step learns from."""
-
-    def __call__(self, group: Group, *, step: int, fate: Refusal) -> Awaitable[None]:
-        """Record it."""
-
-
 class GroupFeed:
     """Feeds one run. Close it to cancel what is running.
 
@@ -40,7 +33,7 @@ class GroupFeed:
         config: the run's.
         progress: where the run stands; `position` and `pending` are kept up to date.
         has_signal: whether there is something to learn from a group.
-        record: takes the complete groups that are refused.
+        record: takes `(group, step=, fate=)` of the complete groups that are refused.
     """
 
     def __init__(
@@ -51,7 +44,7 @@ class GroupFeed:
         progress: Progress,
         *,
         has_signal: Callable[[Group], bool],
-        record: RecordGroup,
+        record: Callable[..., Awaitable[None]],
     ) -> None:
         self._rollout = rollout
         self._samples = samples

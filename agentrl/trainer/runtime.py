@@ -11,16 +11,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from agentrl.algorithms.base import RLAlgorithm
 from agentrl.config.engine import HttpEngineConfig
 from agentrl.config.run import RunConfig
-from agentrl.contracts.engine import ChatBackend, Engine
+from agentrl.contracts.engine import ChatBackend, Engine, WeightPublisher
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask
 from agentrl.engines.served import (
@@ -30,7 +29,7 @@ from agentrl.engines.served import (
     is_embedded,
     make_engine,
 )
-from agentrl.engines.weights import LoadedWeights
+from agentrl.engines.weights import LiveWeights, LoadedWeights
 from agentrl.learner.models import Model, load_model, load_tokenizer
 from agentrl.rewards.scoring import load_scorers
 from agentrl.rollout.actor import Actor, ChatActor, TokenActor
@@ -38,7 +37,6 @@ from agentrl.rollout.group import Rollout
 from agentrl.rollout.services import RunServices
 from agentrl.templates.render import Renderer
 from agentrl.trainer.content import Plugins, check_template, open_renderer
-from agentrl.trainer.sync import LiveWeights
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ class PolicyHost:
 
     def served(self) -> ServedPolicy:
         """Describe the policy to an engine."""
-        return _served(self.model, self.weights, module=self.model.model)
+        return _served(self.model, self.weights, embedded=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,19 +175,12 @@ def _load_served(config: RunConfig, weights: Path | None) -> ServedPolicy:
         )
     model = _load_model(config, weights)
     if is_embedded(config):
-        return _served(model, LiveWeights(model.model), module=model.model)
+        return _served(model, LiveWeights(model.model), embedded=True)
     taken = LoadedWeights(model.model, lambda: _load_model(config, weights).model)
-    return _served(model, taken, module=None)
+    return _served(model, taken, embedded=False)
 
 
-def _served(model: Model, weights: LiveWeights | LoadedWeights, module: Any) -> ServedPolicy:
-    return ServedPolicy(
-        tokenizer=model.tokenizer,
-        module=module,
-        architecture=type(model.model).__name__,
-        model_config=model.model.config,
-        dtype=str(model.model.dtype).removeprefix("torch."),
-        device=model.device,
-        max_tokens=model.max_tokens,
-        weights=weights,
-    )
+def _served(model: Model, weights: WeightPublisher, *, embedded: bool) -> ServedPolicy:
+    module, limit = model.model, model.max_tokens
+    served = ServedPolicy.of(module, model.tokenizer, model.device, limit, weights)
+    return replace(served, module=module) if embedded else served

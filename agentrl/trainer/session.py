@@ -71,12 +71,7 @@ async def open_session(
     train: Sequence[Sample],
     test: Sequence[Sample],
 ) -> AsyncIterator[Session]:
-    """Open everything that training needs, with the run's folder open already.
-
-    Raises:
-        ConfigError: a part of the configuration does not work out.
-        NotReadyError: the environment lacks something.
-    """
+    """Open everything that training needs, with the run's folder open already."""
     states = run.load()
     algorithm = build_algorithm(config.algorithm, base=config.base_dir)
     policy = await run.compute.run(partial(PolicyHost.load, config, algorithm, run.origin))
@@ -84,8 +79,6 @@ async def open_session(
         run.model = policy.model
         run.parts |= {"algorithm": algorithm, "tally": tally}
         engine = cast(Engine, host.engine)
-        probe = _probe(config, run, policy, host, train[0])
-        pause = config.rollout.max_staleness == 0
         traces = TraceWriter(run.folder.path / TRACES)
         recorder = Recorder(traces, run.folder, FailureNotes(run.reporter))
         session = Session(
@@ -94,7 +87,7 @@ async def open_session(
             policy=policy,
             host=host,
             engine=engine,
-            sync=WeightSync(run, engine, policy.weights, probe, pause=pause),
+            sync=_sync(config, run, policy, host, engine, train[0]),
             recorder=recorder,
             evaluator=Evaluator(config, run, host, recorder, tally, test),
             tally=tally,
@@ -109,18 +102,21 @@ async def open_session(
             yield session
 
 
-def _probe(
-    config: RunConfig, run: Run, policy: PolicyHost, host: RolloutHost, sample: Sample
-) -> ParityProbe:
-    """Probe with a prompt of the task's: text of the kind that the policy will see."""
-    model = policy.model.model
+def _sync(
+    config: RunConfig,
+    run: Run,
+    policy: PolicyHost,
+    host: RolloutHost,
+    engine: Engine,
+    sample: Sample,
+) -> WeightSync:
+    """Sync, and probe with a prompt of the task's: text of the kind that the policy will see."""
+    model, tools = policy.model.model, list(host.plugins.schemas.values())
 
     async def score(token_ids: list[int]) -> list[float]:
         return await run.compute.run(partial(score_tokens, model, token_ids))
 
-    return ParityProbe(
-        host.renderer.prompt(sample.prompt, list(host.plugins.schemas.values())).tolist(),
-        parity_config(config),
-        score=score,
-        exact=model.dtype == torch.float32,
-    )
+    text, exact = host.renderer.prompt(sample.prompt, tools).tolist(), model.dtype == torch.float32
+    probe = ParityProbe(text, parity_config(config), score=score, exact=exact)
+    pause = config.rollout.max_staleness == 0
+    return WeightSync(run, engine, policy.weights, probe, pause=pause)

@@ -6,37 +6,13 @@ A publisher is the one owner. What it opens does not change while it is open, so
 dies and starts again asks the publisher, and never gets half of an update.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from agentrl.contracts.engine import Engine, PublishedWeights
+from agentrl.contracts.engine import Engine
 from agentrl.engines.parity import ParityProbe
-from agentrl.engines.weights import ModuleWeights
+from agentrl.engines.weights import LiveWeights
 from agentrl.runs.run import Run
-
-
-class LiveWeights:
-    """Publishes the weights of a module in training."""
-
-    def __init__(self, module: Any) -> None:
-        self.version = 0
-        self._module = module
-        self._lock = asyncio.Lock()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[PublishedWeights]:
-        """Read what was published last; a writer waits meanwhile."""
-        async with self._lock:
-            yield ModuleWeights(module=self._module, version=self.version)
-
-    @asynccontextmanager
-    async def writing(self, version: int) -> AsyncIterator[None]:
-        """Change the module; leaving without an error publishes it as `version`."""
-        async with self._lock:
-            yield
-            self.version = version
 
 
 class WeightSync:

@@ -151,7 +151,7 @@ def load_tools_yaml() -> list[dict[str, Any]]:
 def bench_overlap(folder: Path, prompts: int) -> float:
     """Compare wall time of the same steps with and without overlap."""
     warm = train(folder, "sft", f"sft.steps={SFT_STEPS}")
-    policy = warm.run_dir.checkpoints / (warm.run_dir.path / "latest").read_text().strip()
+    policy = warm.folder.checkpoints / (warm.folder.path / "latest").read_text().strip()
     walls: dict[int, list[float]] = {0: [], 1: []}
     for number in range(REPEATS):
         for staleness in (0, 1):
@@ -164,7 +164,7 @@ def bench_overlap(folder: Path, prompts: int) -> float:
             at = run.reporter.at  # type: ignore[attr-defined]
             walls[staleness].append(at[-1] - at[WARM_UP - 1])
             if staleness == 0:
-                lines = (run.run_dir.path / "metrics.jsonl").read_text().splitlines()
+                lines = (run.folder.path / "metrics.jsonl").read_text().splitlines()
                 rows = [json.loads(line) for line in lines]
                 shares = {
                     key: statistics.median(row[f"timing_s/{key}"] for row in rows)

@@ -7,6 +7,7 @@ between two steps.
 import asyncio
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -142,9 +143,8 @@ def make_policy(folder: Path) -> Path:
             },
         },
     )
-    trainer = Trainer(config)
-    trainer.train(sft_only=True)
-    trainer.runtime.policy.save(policy)
+    trained = Trainer(config).train(sft_only=True).run_dir / "checkpoints" / "step-0"
+    shutil.copytree(trained, policy, dirs_exist_ok=True)
     return policy
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agentrl.contracts.engine import Engine, Prompt, Sampling
-from agentrl.trainer.sync import LiveWeights
+from agentrl.engines.weights import LiveWeights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,20 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from agentrl.learner.sft import sft_step
-from agentrl.trainer.engines import open_engine
-from agentrl.trainer.parity import ParityProbe
 from vllm_support import IMPORT_WARNINGS, require_vllm, smollm2
 
+from agentrl.algorithms.samples import TrainSample
 from agentrl.config.engine import ParityConfig
 from agentrl.config.load import validate
 from agentrl.config.run import RunConfig
 from agentrl.config.train import OptimizerConfig
+from agentrl.engines.parity import ParityProbe
+from agentrl.engines.score import score_tokens
+from agentrl.engines.served import ServedPolicy, make_engine
+from agentrl.engines.vllm.engine import VllmEngine
 from agentrl.engines.vllm.versions import engine_processes
+from agentrl.engines.weights import LiveWeights
 from agentrl.errors import RunError
-from agentrl.learner.batch import TrainSequence
-from agentrl.learner.models import load_policy
+from agentrl.learner.imitation import imitate
+from agentrl.learner.models import load_model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.runs.compute import Compute
 from agentrl.trainer.trainer import Trainer
@@ -63,20 +67,28 @@ async def test_parity_holds_after_each_of_twenty_updates_of_smollm2(tmp_path: Pa
         },
         source="test",
     )
-    policy = load_policy(config.model, base=None, seed=0)
-    optimizer = Optimizer(policy.model, OptimizerConfig(learning_rate=1e-4), 20)
-    ids = policy.tokenizer(TEXT * 2)["input_ids"]
-    batch = [TrainSequence(token_ids=tuple(ids), mask=(0, *[1] * (len(ids) - 1)))]
-    probe, compute = ParityProbe(ids, ParityConfig(tolerance=1e-3)), Compute()
-    engine = await open_engine(config, policy)
+    model = load_model(config.model, base=None, seed=0)
+    optimizer = Optimizer(model.model, OptimizerConfig(learning_rate=1e-4), 20)
+    ids = model.tokenizer(TEXT * 2)["input_ids"]
+    mask = np.array([0, *[1] * (len(ids) - 1)], np.uint8)
+    batch = [TrainSample(token_ids=np.array(ids, np.int32), loss_mask=mask)]
+    compute, weights = Compute(), LiveWeights(model.model)
+
+    async def score(token_ids: list[int]) -> list[float]:
+        return await compute.run(partial(score_tokens, model.model, token_ids))
+
+    probe = ParityProbe(ids, ParityConfig(tolerance=1e-3), score=score, exact=True)
+    served = ServedPolicy.of(model.model, model.tokenizer, model.device, model.max_tokens, weights)
+    engine, start = make_engine(config, served)
     try:
+        await start()
         losses = []
         for version in range(1, 21):
-            step = partial(sft_step, policy, optimizer, batch, max_tokens=1024)
-            losses.append((await compute.run(step))["sft/loss"])
-            async with policy.lock:
-                await engine.update_weights(policy, version)
-            gap = await probe.check(engine, policy, compute, version)
+            step = partial(imitate, model, optimizer, batch, max_tokens=1024)
+            async with weights.writing(version):
+                losses.append((await compute.run(step))["sft/loss"])
+            await engine.update_weights(weights)
+            gap = await probe.check(engine, version)
             assert 0 < gap["engine/parity"] <= 1e-3
         # The updates were no trifles.
         assert losses[-1] < losses[0] / 2
@@ -110,8 +122,16 @@ def test_rollouts_overlap_with_updates_within_the_bound(vllm_config: Any) -> Non
 
 @pytest.mark.parametrize("on_death", ["restart", "stop"])
 async def test_an_engine_killed_in_mid_rollout_comes_back_or_stops_the_run(
-    vllm_config: Any, on_death: str
+    vllm_config: Any, on_death: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engines: list[Any] = []
+    start = VllmEngine.start
+
+    async def noted(self: VllmEngine) -> None:
+        engines.append(self)
+        await start(self)
+
+    monkeypatch.setattr(VllmEngine, "start", noted)
     config = vllm_config(
         rollout={"group_size": 8, "max_response_tokens": 200},
         train={"steps": 3, "prompts_per_step": 2},
@@ -122,7 +142,7 @@ async def test_an_engine_killed_in_mid_rollout_comes_back_or_stops_the_run(
     async with asyncio.timeout(120):
         while trainer.progress.step < 1 and not running.done():
             await asyncio.sleep(0.02)
-    engine: Any = trainer.runtime.engine
+    [engine] = engines
     os.kill(engine_processes(engine._running.llm)[0].pid, signal.SIGKILL)
     if on_death == "restart":
         assert (await running).steps == 3

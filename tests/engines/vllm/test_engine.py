@@ -25,8 +25,8 @@ from agentrl.engines.vllm.engine import VllmEngine
 from agentrl.engines.vllm.launch import ModelSpec
 from agentrl.engines.vllm.transfer import send_weights
 from agentrl.engines.vllm.versions import engine_processes
+from agentrl.engines.weights import LiveWeights
 from agentrl.errors import ConfigError, EngineError, NotReadyError
-from agentrl.trainer.sync import LiveWeights
 
 require_vllm()
 # Starting an engine takes half a minute, so the tests share one, and one event loop.
