@@ -3,8 +3,9 @@
     python tests/bench/trainer.py
 
 The samples are multi-turn: a prompt, then two to four turns of the policy with answers of a tool
-between them, ragged, six tokens in ten trained. All ratios are medians over rounds in which both
-sides run in turn, in one process.
+between them, ragged, six tokens in ten trained. All ratios are medians over rounds in which all
+sides run in turn, in one process, on one thread, in CPU seconds: on an idle machine those are the
+seconds on the wall, on a busy one they still compare.
 
 `update_1k`, `update_49k`: tokens/s of `Learner.learn` (credit, packing, scores, loss, metrics,
 gradient clipping, AdamW) over those of a bare forward-backward of the same Llama on the same
@@ -195,23 +196,21 @@ class Stopwatch:
 
 
 def seconds(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def ratio(ours: Callable[[], None], others: list[Callable[[], None]], rounds: int) -> float:
-    """Return how many times faster `ours` is than the fastest of `others`, a median of rounds."""
+    """Return how many times faster `ours` is than the fastest of `others`, by median of rounds."""
     for work in (ours, *others):
         work()
-    ratios = []
+    ratios: list[list[float]] = []
     for _ in range(rounds):
         times = [seconds(work) for work in (ours, *others)]
-        ratios.append(min(times[1:]) / times[0])
-        print(
-            f"  {times[0]:.3f} s, others {', '.join(f'{t:.3f} s' for t in times[1:])}", flush=True
-        )
-    return statistics.median(ratios)
+        ratios.append([other / times[0] for other in times[1:]])
+        print("  " + ", other ".join(f"{t:.3f} s" for t in times), flush=True)
+    return min(map(statistics.median, zip(*ratios, strict=True)))
 
 
 def update(vocabulary: int, num_groups: int, rounds: int) -> float:
