@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learner_support import CPU, make_group, make_sample, tiny_model
+from learner_support import CPU, gradient, make_group, make_sample, tiny_model
 from typing_extensions import override
 
 from agentrl.algorithms.base import Batch, Loss, MinibatchTotals, RLAlgorithm, TokenScores
@@ -18,12 +18,11 @@ from agentrl.config.train import AnyAlgorithmConfig, OptimizerConfig, TrainConfi
 from agentrl.contracts.metric import Metric
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import ConfigError, RunError
-from agentrl.learner.batch import Streams, micro_batches
+from agentrl.learner.batch import Streams
 from agentrl.learner.learner import Learner
 from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.scores import score
-from agentrl.learner.step import take_step
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -50,39 +49,6 @@ def learner(policy: Model, algorithm: RLAlgorithm | None = None, **train: Any) -
 
 def batch_of(samples: list[TrainSample], *, packed: bool = False) -> Batch:
     return Streams.of(samples).batch(np.arange(len(samples)), packed=packed, device=CPU)
-
-
-class Keeping(Optimizer):
-    """An optimizer that remembers the gradients it stepped with."""
-
-    def step(self) -> float:
-        self.gradients = [p.grad.clone() for p in self._masters]
-        return super().step()
-
-
-def gradient(
-    policy: Model, samples: list[TrainSample], *, packed: bool = True, max_tokens: int = 100_000
-) -> tuple[float, list[torch.Tensor]]:
-    """Return loss and gradient; the weights stay."""
-    streams, everything, algorithm = (
-        Streams.of(samples),
-        np.arange(len(samples)),
-        GRPO(GRPOConfig()),
-    )
-    model = Model(model=policy.model, tokenizer=None, device=CPU, packs=packed)
-    optimizer = Keeping(policy.model, OptimizerConfig(learning_rate=1e-30), total_steps=1)
-    plan = micro_batches(streams.lengths_S, everything, max_tokens=max_tokens, packed=packed)
-    counts = MinibatchTotals(num_tokens=int(streams.loss_mask_N.sum()), num_sequences=len(samples))
-    losses: list[float] = []
-
-    def loss_fn(scores: TokenScores, batch: Batch) -> Loss:
-        loss = algorithm.compute_loss(scores, batch, counts)
-        losses.append(loss.value.item())
-        return loss
-
-    batches = (streams.batch(part, packed=packed, device=CPU) for part in plan)
-    take_step(model, optimizer, batches, loss_fn)
-    return sum(losses), optimizer.gradients
 
 
 def test_the_gradient_depends_neither_on_micro_batches_nor_on_packing(policy: Model) -> None:

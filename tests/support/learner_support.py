@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from agentrl.algorithms.base import Batch, MinibatchTotals, TokenScores
+from agentrl.algorithms.base import Batch, Loss, MinibatchTotals, TokenScores
+from agentrl.algorithms.grpo import GRPO, GRPOConfig
 from agentrl.algorithms.samples import TrainSample
+from agentrl.config.train import OptimizerConfig
 from agentrl.contracts.reward import RewardEntry, RewardLedger
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
 from agentrl.learner.attention import packs
+from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.models import Model
+from agentrl.learner.optimizer import Optimizer
+from agentrl.learner.step import take_step
 from agentrl.plugins.reference import load_plugin
 
 CPU = torch.device("cpu")
@@ -127,3 +132,36 @@ def tiny_model(reference: str, *, packed: bool | None = None) -> Model:
     model, tokenizer = load_plugin(reference)(0)
     wanted = packs(model) if packed is None else packed
     return Model(model=model.eval(), tokenizer=tokenizer, device=CPU, packs=wanted)
+
+
+class Keeping(Optimizer):
+    """An optimizer that remembers the gradients it stepped with."""
+
+    def step(self) -> float:
+        self.gradients = [p.grad.clone() for p in self._masters]
+        return super().step()
+
+
+def gradient(
+    policy: Model, samples: list[TrainSample], *, packed: bool = True, max_tokens: int = 100_000
+) -> tuple[float, list[torch.Tensor]]:
+    """Return loss and gradient; the weights stay."""
+    streams, everything, algorithm = (
+        Streams.of(samples),
+        np.arange(len(samples)),
+        GRPO(GRPOConfig()),
+    )
+    model = Model(model=policy.model, tokenizer=None, device=CPU, packs=packed)
+    optimizer = Keeping(policy.model, OptimizerConfig(learning_rate=1e-30), total_steps=1)
+    plan = micro_batches(streams.lengths_S, everything, max_tokens=max_tokens, packed=packed)
+    counts = MinibatchTotals(num_tokens=int(streams.loss_mask_N.sum()), num_sequences=len(samples))
+    losses: list[float] = []
+
+    def loss_fn(scores: TokenScores, batch: Batch) -> Loss:
+        loss = algorithm.compute_loss(scores, batch, counts)
+        losses.append(loss.value.item())
+        return loss
+
+    batches = (streams.batch(part, packed=packed, device=CPU) for part in plan)
+    take_step(model, optimizer, batches, loss_fn)
+    return sum(losses), optimizer.gradients
