@@ -22,9 +22,10 @@ from agentrl.engines.http.chat import ChatEngine
 from agentrl.engines.http.engine import HttpEngine
 from agentrl.engines.http.replicas import Replicas
 from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.rollout.actor import ChatActor
 from agentrl.rollout.render import Renderer
 
-SERVER = Path(__file__).parents[3] / "support" / "fake_server.py"
+SERVER = Path(__file__).parents[2] / "support" / "fake_server.py"
 SAMPLING = Sampling(max_tokens=3)
 
 
@@ -263,8 +264,9 @@ async def test_a_chat_endpoint_plays_a_dialogue_with_tools(
     urls = [server.url for server in servers(1)]
     engine = ChatEngine(HttpEngineConfig(type="http", urls=urls, api="openai_chat"))
     await engine.start()
+    actor = ChatActor(backend=engine, renderer=renderer)
     try:
-        trajectory = await roll(make_rollout(renderer, [], Adder(), engine=engine))
+        trajectory = await roll(make_rollout(renderer, [], Adder(), actor=actor))
     finally:
         await engine.close()
     assert trajectory.error is None
