@@ -8,7 +8,7 @@ import pytest
 from agentrl.config.load import validate
 from agentrl.config.run import RunConfig
 from agentrl.plugins.reference import load_plugin
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 MakeConfig = Callable[..., RunConfig]
 TINY_POLICY = Path(__file__).parent / "tiny_policy.py"

@@ -49,3 +49,16 @@ def read_call(name: str, arguments: dict[str, Any]) -> ToolCall:
 def broken_call(error: str, name: str = UNKNOWN) -> ToolCall:
     """Return a call that cannot be executed, and why; the turn numbers it."""
     return ToolCall(id="", name=name, error=error)
+
+
+def call_id(turn: int, index: int) -> str:
+    """Return the id of a turn's call: nine alphanumeric characters, as Mistral's templates ask."""
+    return f"call{_base36(turn, 2)}{_base36(index, 3)}"
+
+
+def _base36(number: int, width: int) -> str:
+    digits = ""
+    for _ in range(width):
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits

@@ -13,7 +13,7 @@ from agentrl.contracts.message import Message, media_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One prompt. What plugins are given of it is a copy.
+    """One prompt; tools and interactions are given copies of what it holds.
 
     `tools_kwargs` are `{tool: {"create_kwargs": {...}, "execute_kwargs": {...}, ...}}`,
     `interaction_kwargs` are `{"name": ..., ...}`, `tool_selection` names the tools to offer (None:

@@ -126,7 +126,7 @@ class BaseTool(ABC):
     def __init__(self, config: dict[str, Any], tool_schema: ToolSchema) -> None:
         self.config = config
         self.tool_schema = tool_schema
-        self.tool_schema = self.get_openai_tool_schema()
+        self.tool_schema = self.get_openai_tool_schema()  # a class may declare its own
         self.name = self.tool_schema.function.name
 
     async def open(self, services: Services) -> None:

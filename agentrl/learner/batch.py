@@ -88,14 +88,15 @@ class Streams:
     def batch(self, chosen: np.ndarray, *, packed: bool, device: torch.device) -> Batch:
         """Return some samples as tensors: one packed row, or a padded row each."""
         lengths = self.lengths_S[chosen]
-        shape = (1, int(lengths.sum())) if packed else (len(chosen), int(lengths.max()))
+        shape = (len(chosen), int(lengths.max()))
         places_N, positions_N = self.places(chosen), _positions(lengths)
         segments_N = np.repeat(np.arange(len(chosen)), lengths)
-        cells_N = np.arange(len(places_N)) if packed else segments_N * shape[1] + positions_N
 
         def tensor(values_N: np.ndarray, dtype: type, padding: int = 0) -> torch.Tensor:
+            if packed:
+                return torch.from_numpy(values_N.astype(dtype)[None]).to(device)
             cells: np.ndarray = np.full(shape, padding, dtype)
-            cells.reshape(-1)[cells_N] = values_N
+            cells[segments_N, positions_N] = values_N
             return torch.from_numpy(cells).to(device)
 
         mask_N = self.loss_mask_N[places_N]

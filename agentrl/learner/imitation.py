@@ -19,7 +19,7 @@ from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.step import take_step
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ def render_demonstrations(
                 f"a demonstration uses the tools {unknown}; registered are {sorted(schemas)}"
             )
         tools = [schemas[name] for name in demonstration.tools]
-        rendered = renderer.conversation(demonstration.messages, tools)
-        pairs = [rendered] if isinstance(rendered, tuple) else rendered
+        pairs = renderer.conversation(demonstration.messages, tools)
         fits = all(len(ids) <= max_length for ids, _ in pairs)
         left_out += not fits
         samples += [_sample(ids, mask) for ids, mask in pairs if fits]

@@ -17,6 +17,7 @@ from agentrl.errors import ConfigError, NotReadyError, loading
 from agentrl.learner.attention import packs
 from agentrl.paths import resolve_path
 from agentrl.plugins.reference import load_plugin
+from agentrl.templates.shipped import SHIPPED, shipped_template
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,13 +130,15 @@ def open_reference(folder: Path, model: Model, step: int) -> Any:
 
 
 def chat_template(config: ModelConfig, base: Path | None) -> str | None:
-    """Read the template file that replaces the tokenizer's, if one is named.
+    """Read the template that replaces the tokenizer's, if one is named: a shipped one, or a file.
 
     Raises:
         ConfigError: it cannot be read.
     """
     if config.chat_template is None:
         return None
+    if config.chat_template in SHIPPED:
+        return shipped_template(config.chat_template)
     path = resolve_path(config.chat_template, base)
     try:
         return path.read_text(encoding="utf-8")

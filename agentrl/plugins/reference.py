@@ -46,19 +46,16 @@ def load_plugin(reference: str, *, base: Path | None = None) -> Any:
 
 
 def _import(name: str, reference: str) -> ModuleType | None:
+    """Import a module; None if it is not installed."""
     with loading(f"plugin {reference!r}: its module does not import"):
-        return _import_if_installed(name, reference)
-
-
-def _import_if_installed(name: str, reference: str) -> ModuleType | None:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            return None
-        raise ConfigError(
-            f"plugin {reference!r}: importing it needs the package {error.name!r}; install it"
-        ) from error
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                return None
+            raise ConfigError(
+                f"plugin {reference!r}: importing it needs the package {error.name!r}; install it"
+            ) from error
 
 
 def _shipped_module(name: str, base: Path | None) -> ModuleType | None:

@@ -58,13 +58,14 @@ def _check_references(parameters: Mapping[str, Any]) -> None:
     Raises:
         Unresolvable: one points nowhere.
     """
-    registry: Registry[Any] = Registry().with_resource("", DRAFT202012.create_resource(parameters))
+    resource = DRAFT202012.create_resource(parameters)
+    resolver = Registry().with_resource("", resource).resolver("")
     found: list[Any] = [parameters]
     while found:
         node = found.pop()
         if isinstance(node, Mapping):
-            if isinstance(node.get("$ref"), str):
-                registry.resolver("").lookup(node["$ref"])
+            if isinstance(reference := node.get("$ref"), str):
+                resolver.lookup(reference)
             found += node.values()
         elif isinstance(node, list):
             found += node
@@ -89,7 +90,7 @@ def infer_schema(tool_class: type[Any], *, where: str) -> ToolSchema | None:
         parameters = TypeAdapter(_as_model(annotation)).json_schema()
     except PydanticUserError as error:
         raise ConfigError(
-            f"{where}: the schema of {annotation!r} cannot be inferred: {error}"
+            f"{where}: no schema can be inferred of {annotation!r}: {error}"
         ) from error
     parameters.pop("title", None)
     for field in parameters.get("properties", {}).values():
@@ -109,20 +110,13 @@ def _as_model(annotation: Any) -> Any:
     """Turn a TypedDict into a model: pydantic reads those of `typing` from Python 3.12 on only."""
     if not typing.is_typeddict(annotation):
         return annotation
-    fields: dict[str, Any] = {
-        name: (
-            _unqualified(hint),
-            ... if name in annotation.__required_keys__ else Field(default_factory=lambda: None),
-        )
-        for name, hint in typing.get_type_hints(annotation, include_extras=True).items()
-    }
+    fields: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(annotation, include_extras=True).items():
+        if typing.get_origin(hint) in (typing.Required, typing.NotRequired):
+            (hint,) = typing.get_args(hint)
+        required = name in annotation.__required_keys__
+        fields[name] = (hint, ... if required else Field(default_factory=lambda: None))
     return create_model(annotation.__name__, **fields)
-
-
-def _unqualified(hint: Any) -> Any:
-    """Take `Required[...]` or `NotRequired[...]` off a field of a TypedDict."""
-    qualified = typing.get_origin(hint) in (typing.Required, typing.NotRequired)
-    return typing.get_args(hint)[0] if qualified else hint
 
 
 def violations(schema: ToolSchema, arguments: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,10 @@ import numpy as np
 from agentrl.contracts.call import ParsedTurn, Schemas
 from agentrl.contracts.engine import ChatBackend, Completion, Engine, Prompt, Sampling
 from agentrl.contracts.tool import ToolDict
-from agentrl.rollout.formats.turn import ToolFormat
+from agentrl.contracts.trajectory import TurnKind
 from agentrl.rollout.record import Record
-from agentrl.rollout.render import Renderer
+from agentrl.templates.formats.turn import ToolFormat
+from agentrl.templates.render import Renderer
 
 
 class Actor(Protocol):
@@ -41,10 +42,10 @@ class TokenActor:
         """Continue the record's context."""
         prompt = Prompt(token_ids=record.context)
         completion = await self.engine.generate(prompt, sampling, session=session)
-        turn = sum(1 for done in record.turns if len(done.logprobs))
+        turn = record.count(TurnKind.POLICY)
         parsed = self.tool_format.parse(
-            self.renderer.decode(completion.token_ids.tolist()),
-            id_prefix=f"call_{turn}",
+            self.renderer.decode(completion.token_ids),
+            turn=turn,
             schemas=_parameters(tools),
         )
         return parsed, completion
@@ -62,7 +63,7 @@ class ChatActor:
     ) -> tuple[ParsedTurn, Completion]:
         """Send the record's messages."""
         parsed = await self.backend.reply(record.messages, tools, sampling, session=session)
-        written = np.asarray(self.renderer.assistant(parsed.message(), tools), np.int32)
+        written = self.renderer.assistant(parsed.message(), tools)
         token_ids = written[: sampling.max_tokens]
         zeros = np.zeros(len(token_ids))
         fits = len(token_ids) == len(written)

@@ -25,9 +25,9 @@ from agentrl.errors import RolloutError, ToolTimeoutError
 from agentrl.rollout.actor import Actor
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.toolset import Toolset
 from agentrl.seed import derive_seed
+from agentrl.templates.render import Renderer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,8 +22,8 @@ from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import Actor
 from agentrl.rollout.episode import Episode, EpisodeContext
 from agentrl.rollout.partner import Partner
-from agentrl.rollout.render import Renderer
 from agentrl.seed import derive_seed
+from agentrl.templates.render import Renderer
 
 _UNBOUNDED = 1 << 40
 

@@ -12,7 +12,7 @@ from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardEntry
 from agentrl.contracts.tool import ToolRecord
 from agentrl.contracts.trajectory import Termination, Turn, TurnKind
-from agentrl.rollout.render import Continuation
+from agentrl.templates.render import Continuation
 
 
 @dataclass(kw_only=True, slots=True)

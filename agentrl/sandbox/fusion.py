@@ -5,11 +5,12 @@ Jupyter cells runs in a session that lives for one request.
 """
 
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox
+from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
 from agentrl.errors import SandboxError, ToolError
 from agentrl.sandbox.wire import Base64, files_to_text
 
@@ -167,21 +168,9 @@ async def run_cells(sandbox: Sandbox, body: RunJupyterRequest) -> dict[str, Any]
     except (SandboxError, ToolError) as error:
         return {"status": "SandboxError", "message": str(error)}
     results: list[RunResult] = []
-    files = {name: data for name, data in body.files.items() if data is not None}
     try:
-        for number, code in enumerate(body.cells):
-            left = deadline - time.monotonic()
-            timeout_s = min(left, body.cell_timeout) if body.cell_timeout > 0 else left
-            last = number == len(body.cells) - 1
-            result = await session.run_cell(
-                code,
-                timeout_s=max(timeout_s, 0.01),
-                files=files if number == 0 else {},
-                fetch_files=tuple(body.fetch_files) if last else (),
-            )
+        async for result in _cells(session, body, deadline):
             results.append(result)
-            if result.status is RunStatus.TIMEOUT:
-                break
     except (SandboxError, ToolError) as error:
         return {"status": "SandboxError", "message": str(error)}
     finally:
@@ -201,6 +190,25 @@ async def run_cells(sandbox: Sandbox, body: RunJupyterRequest) -> dict[str, Any]
         "executor_pod_name": results[-1].sandbox_id if results else None,
         "files": files_to_text(results[-1].files) if results else {},
     }
+
+
+async def _cells(
+    session: Session, body: RunJupyterRequest, deadline: float
+) -> AsyncIterator[RunResult]:
+    files = {name: data for name, data in body.files.items() if data is not None}
+    for number, code in enumerate(body.cells):
+        left = deadline - time.monotonic()
+        timeout_s = min(left, body.cell_timeout) if body.cell_timeout > 0 else left
+        last = number == len(body.cells) - 1
+        result = await session.run_cell(
+            code,
+            timeout_s=max(timeout_s, 0.01),
+            files=files if number == 0 else {},
+            fetch_files=tuple(body.fetch_files) if last else (),
+        )
+        yield result
+        if result.status is RunStatus.TIMEOUT:
+            return
 
 
 def _cell(result: RunResult) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from agentrl.contracts.tool import BaseTool, ToolDict
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.data.task import load_task
 from agentrl.errors import ConfigError, RolloutError, RunError, boundary, loading
+from agentrl.learner.models import chat_template, generation_stop_ids
 from agentrl.plugins.registry import load_interactions, load_tools
-from agentrl.rollout.prefix_test import verify_template
-from agentrl.rollout.render import Renderer
+from agentrl.templates.check import verify_template
+from agentrl.templates.render import Renderer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -85,6 +86,21 @@ class Plugins:
             raise RunError(str(error)) from error
 
 
+def open_renderer(config: RunConfig, tokenizer: Any) -> Renderer:
+    """Return the renderer of the model's chat template, or of the one that replaces it.
+
+    Raises:
+        ConfigError: there is none, or its tool format is not there.
+    """
+    base = config.base_dir
+    return Renderer(
+        tokenizer,
+        chat_template=chat_template(config.model, base),
+        generation_stop_ids=generation_stop_ids(config.model, base=base),
+        tool_format=config.rollout.tool_format,
+    )
+
+
 def check_template(renderer: Renderer, plugins: Plugins) -> list[str]:
     """Check the model's chat template; return what there is to say about it, line by line.
 
@@ -92,9 +108,7 @@ def check_template(renderer: Renderer, plugins: Plugins) -> list[str]:
         TemplateError: it cannot be used.
     """
     tools, users = list(plugins.schemas.values()), bool(plugins.interactions)
-    verify: Callable[..., Any] = verify_template
-    report = verify(renderer, tools, users=users)
-    return list(report.lines()) if report is not None else []
+    return verify_template(renderer, tools, users=users).lines()
 
 
 def _ask(what: str, question: Callable[[], T]) -> T:

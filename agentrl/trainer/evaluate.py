@@ -60,11 +60,8 @@ async def evaluate(
         )
     succeeded = host.plugins.succeeded
     success = fmean(not t.dropped and succeeded(t) for t in trajectories)
-    metrics = {
-        "eval/success": success,
-        "eval/samples": float(len(samples)),
-        "timing_s/eval": time.monotonic() - began,
-    }
+    metrics = {"eval/success": success, "eval/samples": float(len(samples))}
+    metrics["timing_s/eval"] = time.monotonic() - began
     if (well_formed := well_formed_share(trajectories)) is not None:
         metrics["eval/well_formed_calls"] = well_formed
     metrics |= {f"eval/{key}": value for key, value in rollout_metrics(ordered, succeeded).items()}

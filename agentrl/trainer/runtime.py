@@ -30,13 +30,13 @@ from agentrl.engines.served import (
     make_engine,
 )
 from agentrl.engines.weights import LiveWeights, LoadedWeights
-from agentrl.learner.models import Model, chat_template, load_model, load_tokenizer
+from agentrl.learner.models import Model, load_model, load_tokenizer
 from agentrl.rewards.scoring import load_scorers
 from agentrl.rollout.actor import Actor, ChatActor, TokenActor
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.services import RunServices
-from agentrl.trainer.content import Plugins, check_template
+from agentrl.templates.render import Renderer
+from agentrl.trainer.content import Plugins, check_template, open_renderer
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ async def host_rollout(
         NotReadyError: a package, sandbox or server is missing.
     """
     base = config.base_dir
-    renderer = Renderer(policy.tokenizer, chat_template=chat_template(config.model, base))
+    renderer = open_renderer(config, policy.tokenizer)
     for line in check_template(renderer, plugins):
         logger.info("%s", line)
     engine, actor, start = _engine(config, policy, renderer)
@@ -154,8 +154,8 @@ def _engine(
         chat = ChatEngine(config.engine)
         return chat, ChatActor(backend=chat, renderer=renderer), chat.start
     engine, start = make_engine(config, policy)
-    tool_format = renderer.tool_format(config.rollout.tool_format)
-    return engine, TokenActor(engine=engine, renderer=renderer, tool_format=tool_format), start
+    actor = TokenActor(engine=engine, renderer=renderer, tool_format=renderer.tool_format)
+    return engine, actor, start
 
 
 def _load_model(config: RunConfig, weights: Path | None) -> Model:

@@ -116,7 +116,7 @@ def _sync(
     async def score(token_ids: list[int]) -> list[float]:
         return await run.compute.run(partial(score_tokens, model, token_ids))
 
-    text, exact = host.renderer.prompt(sample.prompt, tools), model.dtype == torch.float32
+    text, exact = host.renderer.prompt(sample.prompt, tools).tolist(), model.dtype == torch.float32
     probe = ParityProbe(text, parity_config(config), score=score, exact=exact)
     pause = config.rollout.max_staleness == 0
     return WeightSync(run, engine, policy.weights, probe, pause=pause)

@@ -26,7 +26,7 @@ from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 EPISODES, AT_ONCE = 64, 16
 TOOL_S = 0.5

@@ -37,8 +37,8 @@ from two_turns import (
 
 from agentrl.config.load import load_config
 from agentrl.engines.weights import ModuleWeights
-from agentrl.rollout.render import Renderer
 from agentrl.runs.reporter import Reporter
+from agentrl.templates.render import Renderer
 from agentrl.trainer.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,9 @@
     python tests/bench/trainer.py
 
 The samples are multi-turn: a prompt, then two to four turns of the policy with answers of a tool
-between them, ragged, six tokens in ten trained. All ratios are medians over rounds in which both
-sides run in turn, in one process.
+between them, ragged, six tokens in ten trained. All ratios are medians over rounds in which all
+sides run in turn, in one process, on one thread, in CPU seconds: on an idle machine those are the
+seconds on the wall, on a busy one they still compare.
 
 `update_1k`, `update_49k`: tokens/s of `Learner.learn` (credit, packing, scores, loss, metrics,
 gradient clipping, AdamW) over those of a bare forward-backward of the same Llama on the same
@@ -15,10 +16,12 @@ micro-batches and one sample a pass, and gets the faster.
 `packed_vs_padded`: the same update, packed rows over padded ones, on lengths drawn from a
 log-normal distribution as they are sampled (sorted by length within each minibatch).
 
-`python_s_per_mtoken`: seconds of a whole update with correction and a reference, per million
-trained tokens, when the models cost nothing: a stub answers with 32 logits from a table.
-What remains (numpy and torch calls of batches, scores and loss included, so an upper bound) is
-ours. The trajectories are made beforehand.
+`python_s_per_mtoken`: CPU seconds (one thread) of a whole update with correction and a reference,
+per million trained tokens, outside model calls: less what `score` (the model's forward pass and
+the softmax over its logits) and the backward pass took. The model is a stub that answers with 32
+logits from a table, so that little is subtracted. What remains is credit, packing, tensors,
+correction, the loss's arithmetic, metrics and the optimizer: an upper bound of our Python. The
+trajectories are made beforehand.
 
 The last line is one JSON object.
 """
@@ -41,6 +44,7 @@ from agentrl.config.train import CorrectionConfig, OptimizerConfig, TrainConfig
 from agentrl.contracts.reward import RewardEntry, RewardLedger
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group, Termination, Trajectory, Turn, TurnKind
+from agentrl.learner import learner, step
 from agentrl.learner.attention import packs
 from agentrl.learner.batch import Streams, micro_batches
 from agentrl.learner.learner import Learner
@@ -176,24 +180,37 @@ class Free(LlamaForCausalLM):
         return self
 
 
+class Stopwatch:
+    """Adds up the CPU seconds that calls of a module's function take."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.total = 0.0
+        self._function = getattr(module, name)
+        setattr(module, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.process_time()
+        result = self._function(*args, **kwargs)
+        self.total += time.process_time() - began
+        return result
+
+
 def seconds(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def ratio(ours: Callable[[], None], others: list[Callable[[], None]], rounds: int) -> float:
-    """Return how many times faster `ours` is than the fastest of `others`, a median of rounds."""
+    """Return how many times faster `ours` is than the fastest of `others`, by median of rounds."""
     for work in (ours, *others):
         work()
-    ratios = []
+    ratios: list[list[float]] = []
     for _ in range(rounds):
         times = [seconds(work) for work in (ours, *others)]
-        ratios.append(min(times[1:]) / times[0])
-        print(
-            f"  {times[0]:.3f} s, others {', '.join(f'{t:.3f} s' for t in times[1:])}", flush=True
-        )
-    return statistics.median(ratios)
+        ratios.append([other / times[0] for other in times[1:]])
+        print("  " + ", other ".join(f"{t:.3f} s" for t in times), flush=True)
+    return min(map(statistics.median, zip(*ratios, strict=True)))
 
 
 def update(vocabulary: int, num_groups: int, rounds: int) -> float:
@@ -229,9 +246,21 @@ def python_s_per_mtoken(rounds: int) -> float:
     )
     masks = [turn.mask for group in groups for t in group.trajectories for turn in t.turns]
     trained = sum(int(mask.sum()) for mask in masks)
+    model_calls = [
+        Stopwatch(learner, "score"),
+        Stopwatch(step, "score"),
+        Stopwatch(torch.autograd, "backward"),
+    ]
     work()
-    times = [seconds(work) for _ in range(rounds)]
-    print(f"  {statistics.median(times):.3f} s for {trained} trained tokens", flush=True)
+    times = []
+    for _ in range(rounds):
+        before = sum(watch.total for watch in model_calls)
+        began = time.process_time()
+        work()
+        whole = time.process_time() - began
+        inside = sum(watch.total for watch in model_calls) - before
+        times.append(whole - inside)
+        print(f"  {whole:.3f} s, of them {inside:.3f} s in model calls", flush=True)
     return statistics.median(times) / trained * 1e6
 
 

@@ -29,7 +29,7 @@ from agentrl.engines.weights import ModuleWeights
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 DIALOGUES, AT_ONCE = 128, 32
 TURN_TOKENS = 64

@@ -8,14 +8,13 @@ from agentrl.config.load import load_config
 from agentrl.config.sandbox import BubblewrapSandboxConfig
 from agentrl.data.task import load_task
 from agentrl.engines.scripted import ScriptedEngine
-from agentrl.learner.models import load_model
 from agentrl.plugins.reference import load_plugin
 from agentrl.rewards.scoring import load_scorers
 from agentrl.rollout.actor import TokenActor
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.prefix_test import verify_template
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.services import RunServices
+from agentrl.templates.check import verify_template
+from agentrl.templates.render import Renderer
 from agentrl.trainer.content import Plugins
 
 
@@ -61,14 +60,15 @@ def test_some_demonstrations_are_wrong_and_all_are_well_formed(task: Any) -> Non
     assert 0.3 < sum(right) / len(right) < 0.8
 
 
-def test_the_policy_is_the_same_for_the_same_seed_and_passes_the_prefix_test() -> None:
+def test_the_policy_is_the_same_for_the_same_seed_and_its_template_extends() -> None:
     build = load_plugin("tasks/calculator/policy.py:build")
     (one, tokenizer), (two, _), (three, _) = build(1), build(1), build(2)
     pairs = list(zip(one.parameters(), two.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not torch.equal(next(one.parameters()), next(three.parameters()))
     tool = {"type": "function", "function": {"name": "t", "parameters": {"properties": {"x": {}}}}}
-    verify_template(Renderer(tokenizer), [tool])
+    report = verify_template(Renderer(tokenizer), [tool])
+    assert all(reply.extends for reply in report.replies)
 
 
 @pytest.mark.parametrize(
@@ -86,22 +86,19 @@ async def test_a_reward_needs_an_executed_program_and_its_answer(
 ) -> None:
     config = load_config("tasks/calculator/train.yaml", ["sandbox.type=bubblewrap"])
     plugins = Plugins.load(config)
-    model = load_model(config.model, base=config.base_dir, seed=config.seed)
-    renderer = Renderer(model.tokenizer)
-    sample = plugins.task.samples("test")[0]
+    _, tokenizer = load_plugin("tasks/calculator/policy.py:build")(0)
+    renderer = Renderer(tokenizer)
+    sample = plugins.samples("test")[0]
     truth = str(sample.ground_truth)
     call = {"name": "code_interpreter", "arguments": {"code": (code or "").format(truth=truth)}}
     turns: list[dict[str, Any]] = [{"role": "assistant", "content": answer.format(truth=truth)}]
     if code is not None:
         calls = [{"id": "c", "type": "function", "function": call}]
         turns.insert(0, {"role": "assistant", "content": "", "tool_calls": calls})
+    engine = ScriptedEngine([renderer.assistant(turn, []).tolist() for turn in turns])
     rollout = Rollout(
         config=config.rollout,
-        actor=TokenActor(
-            engine=ScriptedEngine([renderer.assistant(turn, []) for turn in turns]),
-            renderer=renderer,
-            tool_format=renderer.tool_format(config.rollout.tool_format),
-        ),
+        actor=TokenActor(engine=engine, renderer=renderer, tool_format=renderer.tool_format),
         renderer=renderer,
         tools=plugins.tools,
         interactions={},

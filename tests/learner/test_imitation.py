@@ -14,7 +14,7 @@ from agentrl.learner.imitation import imitate, render_demonstrations
 from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.scores import score
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 
 def dialogue(answer: str) -> Demonstration:

@@ -19,7 +19,7 @@ from agentrl.learner.learner import Learner
 from agentrl.learner.models import Model
 from agentrl.learner.optimizer import Optimizer
 from agentrl.learner.scores import score
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 
 def odd(trajectory: Trajectory) -> float:

@@ -8,7 +8,7 @@ from agentrl.contracts.message import Message
 from agentrl.contracts.tool import ToolOutcome, ToolResponse
 from agentrl.contracts.trajectory import Termination
 from agentrl.errors import InfraError
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 
 class SlowToCreate(Adder):

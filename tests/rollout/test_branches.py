@@ -10,7 +10,7 @@ from agentrl.algorithms.samples import samples_of
 from agentrl.contracts.trajectory import Termination, Trajectory, TurnKind
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import RenderError
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 TURNS = (
     "{%- if tools %}<|start|>system\n{{ tools | tojson }}<|end|>\n{% endif %}"
@@ -18,7 +18,7 @@ TURNS = (
     "{%- for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}"
     "{% endfor %}"
     "{%- for m in messages %}<|start|>{{ m.role }}\n"
-    "{%- if m.role == 'assistant' and loop.index0 < last.user %}"
+    "{% if m.role == 'assistant' and loop.index0 < last.user %}"
     "{{ (m.content or '').split('</think>')[-1] }}{% else %}{{ m.content or '' }}{% endif %}"
     "{%- for c in m.tool_calls or [] %}<tool_call>"
     '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'

@@ -21,7 +21,7 @@ from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Termination, TurnKind
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import InfraError, ToolError
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 
 def fail(error: Exception) -> Any:

@@ -6,7 +6,7 @@ from tests_support import Adder, Teacher, make_rollout, said, sample
 from agentrl.contracts.trajectory import Termination
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import ConfigError
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 
 async def test_groups_come_with_their_position_and_own_seeds(renderer: Renderer) -> None:

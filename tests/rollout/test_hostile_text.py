@@ -7,8 +7,8 @@ from tests_support import Adder, Teacher, calls, make_rollout, roll, said
 from agentrl.contracts.message import Message
 from agentrl.contracts.tool import ToolOutcome
 from agentrl.contracts.trajectory import Group, Termination, Trajectory
-from agentrl.rollout.formats.hermes import parse_tool_calls
-from agentrl.rollout.render import Renderer
+from agentrl.templates.formats.hermes import parse_tool_calls
+from agentrl.templates.render import Renderer
 from agentrl.traces.record import Trace
 from agentrl.traces.store import append_trace, read_traces
 

@@ -1,5 +1,7 @@
 """Which sandbox is opened, and the one clear error when none can be."""
 
+import shutil
+
 import pytest
 
 from agentrl.config.sandbox import (
@@ -23,6 +25,7 @@ async def test_local_runs_when_asked_for() -> None:
     async with open_sandbox(LocalSandboxConfig(unsafe=True, workers=1)) as sandbox:
         assert "NO isolation" in sandbox.isolation()
         assert (await sandbox.run(RunRequest(code="print(3)"))).stdout == "3\n"
+        assert sandbox.executions == 1
 
 
 async def test_a_missing_bubblewrap_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +48,13 @@ async def test_auto_fails_with_both_reasons(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(NotReadyError, match=r"(?s)docker: no daemon.*bubblewrap: no `bwrap`"):
         async with open_sandbox(AutoSandboxConfig(workers=1)):
             raise AssertionError
+
+
+@pytest.mark.bubblewrap
+async def test_auto_is_the_first_that_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    async with open_sandbox(AutoSandboxConfig(workers=1)) as sandbox:
+        assert sandbox.name == "bubblewrap"
+        assert (await sandbox.run(RunRequest(code="print(3)"))).ok

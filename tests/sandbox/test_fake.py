@@ -15,6 +15,7 @@ async def test_it_answers_by_text_and_remembers() -> None:
         session = await sandbox.open_session(owner="me")
         assert (await session.run_cell("print(2)")).ok
     assert [request.owner for request in sandbox.requests] == ["", "", "me"]
+    assert sandbox.executions == 1
 
 
 async def test_it_answers_by_a_function() -> None:

@@ -19,7 +19,7 @@ from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import Actor, TokenActor
 from agentrl.rollout.group import Rollout
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 ADD = "add"
 PARAMETERS = {
@@ -157,7 +157,7 @@ def sample(**fields: Any) -> Sample:
 def said(renderer: Renderer, *turns: str | Message) -> list[list[int]]:
     """Encode what the policy is to write, one entry a turn, with its stop token."""
     messages = [t if isinstance(t, dict) else {"role": "assistant", "content": t} for t in turns]
-    return [list(map(int, renderer.assistant(message, []))) for message in messages]
+    return [renderer.assistant(message, SCHEMAS).tolist() for message in messages]
 
 
 def calls(*arguments: dict[str, Any], name: str = ADD) -> Message:
@@ -191,7 +191,7 @@ def make_rollout(
         or TokenActor(
             engine=engine or ScriptedEngine(script),
             renderer=renderer,
-            tool_format=renderer.tool_format(rollout_config.tool_format),
+            tool_format=renderer.tool_format,
         ),
         renderer=renderer,
         tools={tool.name: tool for tool in tools},

@@ -15,7 +15,7 @@ from agentrl.engines.transformers import TransformersEngine
 from agentrl.errors import ConfigError, TemplateError
 from agentrl.learner.models import Model
 from agentrl.plugins.reference import load_plugin
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 from agentrl.trainer import content, runtime
 from agentrl.trainer.trainer import Trainer
 

@@ -1,0 +1,1 @@
+"""Chat templates: messages to tokens and back, whatever a template can or cannot show."""
