@@ -23,7 +23,7 @@ from agentrl.engines.http.engine import HttpEngine
 from agentrl.engines.http.replicas import Replicas
 from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.actor import ChatActor
-from agentrl.rollout.render import Renderer
+from agentrl.templates.render import Renderer
 
 SERVER = Path(__file__).parents[2] / "support" / "fake_server.py"
 SAMPLING = Sampling(max_tokens=3)
