@@ -17,7 +17,7 @@ from agentrl.contracts.trajectory import Trajectory
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.scoring import Scoring
-from agentrl.rollout.actor import TokenActor
+from agentrl.rollout.actor import Actor, TokenActor
 from agentrl.rollout.group import Rollout
 from agentrl.templates.render import Renderer
 
@@ -179,6 +179,7 @@ def make_rollout(
     task: BaseTask | None = None,
     weights: dict[str, float] | None = None,
     engine: Engine | None = None,
+    actor: Actor | None = None,
     model_max_tokens: int | None = None,
 ) -> Rollout:
     settings = {"max_response_tokens": 1000, "max_assistant_turns": 8, **(config or {})}
@@ -186,7 +187,8 @@ def make_rollout(
     task, services = task or FixedTask(), NoServices()
     return Rollout(
         config=rollout_config,
-        actor=TokenActor(
+        actor=actor
+        or TokenActor(
             engine=engine or ScriptedEngine(script),
             renderer=renderer,
             tool_format=renderer.tool_format,

@@ -22,9 +22,10 @@ from agentrl.engines.http.chat import ChatEngine
 from agentrl.engines.http.engine import HttpEngine
 from agentrl.engines.http.replicas import Replicas
 from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.rollout.actor import ChatActor
 from agentrl.templates.render import Renderer
 
-SERVER = Path(__file__).parents[3] / "support" / "fake_server.py"
+SERVER = Path(__file__).parents[2] / "support" / "fake_server.py"
 SAMPLING = Sampling(max_tokens=3)
 
 
@@ -225,16 +226,16 @@ async def test_an_update_keeps_each_answer_to_one_version(servers: Any, on_updat
     async with opened(group, on_update=on_update) as engine:
         await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
 
-        async def ask(i: int) -> list[tuple[int, int]]:
+        async def pairs_of(i: int) -> list[tuple[int, int]]:
             done = await ask(engine, [1], SAMPLING, session=f"s{i}")
             return list(zip(done.token_ids, done.versions, strict=True))
 
         for server in group:
             server.ask("/refuse", times=3)
-        running = asyncio.gather(*(ask(i) for i in range(20)))
+        running = asyncio.gather(*(pairs_of(i) for i in range(20)))
         await asyncio.sleep(0.02)
         await engine.update_weights(published(torch.nn.Linear(2, 2), 2))
-        later = await asyncio.gather(*(ask(i) for i in range(20)))
+        later = await asyncio.gather(*(pairs_of(i) for i in range(20)))
         assert {pair for one in later for pair in one} == {(2, 2)}
         assert {pair for one in await running for pair in one} <= {(1, 1), (2, 2)}
 
@@ -263,8 +264,9 @@ async def test_a_chat_endpoint_plays_a_dialogue_with_tools(
     urls = [server.url for server in servers(1)]
     engine = ChatEngine(HttpEngineConfig(type="http", urls=urls, api="openai_chat"))
     await engine.start()
+    actor = ChatActor(backend=engine, renderer=renderer)
     try:
-        trajectory = await roll(make_rollout(renderer, [], Adder(), engine=engine))
+        trajectory = await roll(make_rollout(renderer, [], Adder(), actor=actor))
     finally:
         await engine.close()
     assert trajectory.error is None
