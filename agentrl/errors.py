@@ -35,7 +35,7 @@ class RunError(AgentRLError):
 
 
 class TemplateError(ConfigError):
-    """A chat template cannot be extended turn by turn (it fails the prefix test)."""
+    """A chat template cannot be used at all: no way of showing it a dialogue works."""
 
 
 class RolloutError(AgentRLError):
@@ -60,6 +60,10 @@ class SandboxError(InfraError):
 
 class EngineError(InfraError):
     """The inference engine failed to complete a request."""
+
+
+class RenderError(RolloutError):
+    """A chat template refuses the messages of one dialogue."""
 
 
 class PluginError(RolloutError):

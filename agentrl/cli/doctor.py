@@ -159,17 +159,22 @@ def _model(config: "RunConfig") -> Check:
     from agentrl.errors import AgentRLError
     from agentrl.learner.models import chat_template, load_policy
     from agentrl.plugins.registry import load_interactions, load_tools
-    from agentrl.rollout.prefix_test import verify_template
     from agentrl.rollout.render import Renderer
     from agentrl.rollout.schemas import schema_dict
+    from agentrl.rollout.template_check import verify_template
 
     try:
         policy = load_policy(config.model, base=config.base_dir, seed=config.seed)
         template = chat_template(config.model, config.base_dir)
-        renderer = Renderer(policy.tokenizer, chat_template=template)
+        renderer = Renderer(
+            policy.tokenizer,
+            chat_template=template,
+            generation_stop_ids=policy.generation_stop_ids,
+            tool_format=config.rollout.tool_format,
+        )
         tools = load_tools(config.tools, config.base_dir).values()
         users = bool(load_interactions(config.interaction, config.base_dir))
-        verify_template(renderer, [schema_dict(tool) for tool in tools], users=users)
+        report = verify_template(renderer, [schema_dict(tool) for tool in tools], users=users)
     except ModuleNotFoundError as error:
         return Check(
             name="model",
@@ -179,15 +184,9 @@ def _model(config: "RunConfig") -> Check:
     except AgentRLError as error:
         return Check(name="model", status="failed", detail=str(error))
     size = sum(p.numel() for p in policy.model.parameters()) / 1e6
-    detail = f"{size:.1f}M parameters, {policy.model.dtype}, {policy.device}; prefix test passed"
-    if tools and not renderer.native_tools:
-        return Check(
-            name="model",
-            status="warning",
-            detail=f"{detail}; its template ignores tools, so they are described in a system "
-            f"message: set model.chat_template to one that shows them",
-        )
-    return Check(name="model", status="ok", detail=detail)
+    detail = f"{size:.1f}M parameters, {policy.model.dtype}, {policy.device}"
+    status: Literal["ok", "warning"] = "warning" if tools and not report.native else "ok"
+    return Check(name="model", status=status, detail="; ".join([detail, *report.lines()]))
 
 
 def _data(config: "RunConfig") -> Check:

@@ -26,7 +26,7 @@ class ModelConfig(Section):
     builder: str | None = None
     """Plugin reference of `(seed: int) -> (model, tokenizer)`; excludes `path`."""
     chat_template: str | None = None
-    """A Jinja file that replaces the tokenizer's own template."""
+    """A Jinja file, or the name of a shipped template, that replaces the tokenizer's own."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the device computes in it, else float32."""
     device: str = "auto"

@@ -13,6 +13,7 @@ from agentrl.config.run import ModelConfig
 from agentrl.errors import ConfigError, NotReadyError, loading
 from agentrl.paths import resolve_path
 from agentrl.plugins.reference import load_plugin
+from agentrl.rollout.shipped import SHIPPED, shipped_template
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,12 @@ class Policy:
         """The model's context limit, if its configuration names one."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit else None
+
+    @property
+    def generation_stop_ids(self) -> tuple[int, ...]:
+        """The end tokens of the model's generation config."""
+        ids = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        return tuple(ids) if isinstance(ids, list | tuple) else () if ids is None else (int(ids),)
 
     def frozen_copy(self) -> Any:
         """Return a copy of the model that never changes: the KL penalty's reference."""
@@ -90,13 +97,15 @@ def load_tokenizer(config: ModelConfig, *, base: Path | None, seed: int) -> Any:
 
 
 def chat_template(config: ModelConfig, base: Path | None) -> str | None:
-    """Read the template file that replaces the tokenizer's, if one is named.
+    """Read the template that replaces the tokenizer's, if one is named: a shipped one, or a file.
 
     Raises:
         ConfigError: it cannot be read.
     """
     if config.chat_template is None:
         return None
+    if config.chat_template in SHIPPED:
+        return shipped_template(config.chat_template)
     path = resolve_path(config.chat_template, base)
     try:
         return path.read_text(encoding="utf-8")

@@ -39,6 +39,7 @@ def render_demonstrations(
             "some from the task's `demonstrations`"
         )
     sequences = []
+    left_out = 0
     for demonstration in demonstrations:
         unknown = [name for name in demonstration.tools if name not in schemas]
         if unknown:
@@ -46,10 +47,14 @@ def render_demonstrations(
                 f"a demonstration uses the tools {unknown}; registered are {sorted(schemas)}"
             )
         tools = [schemas[name] for name in demonstration.tools]
-        ids, mask = renderer.conversation(demonstration.messages, tools)
-        if len(ids) <= max_length:
-            sequences.append(TrainSequence(token_ids=tuple(ids), mask=tuple(mask)))
-    left_out = len(demonstrations) - len(sequences)
+        branches = renderer.conversation(demonstration.messages, tools)
+        if all(len(ids) <= max_length for ids, _ in branches):
+            sequences += [
+                TrainSequence(token_ids=tuple(ids.tolist()), mask=tuple(mask.tolist()))
+                for ids, mask in branches
+            ]
+        else:
+            left_out += 1
     if left_out:
         logger.warning("%d demonstrations longer than %d tokens left out", left_out, max_length)
     if not sequences:

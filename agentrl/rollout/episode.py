@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from agentrl.config.rollout import FailureAction, RolloutConfig, SamplingConfig
 from agentrl.contracts.call import ParsedTurn, Schemas
 from agentrl.contracts.engine import ChatBackend, Completion, Engine, Sampling
@@ -22,7 +24,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Trajectory, Turn, TurnKind
-from agentrl.errors import RolloutError, ToolTimeoutError, boundary
+from agentrl.errors import RenderError, RolloutError, ToolTimeoutError, boundary
 from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
@@ -79,7 +81,7 @@ class Episode:
         }
         self._record = Record(
             config=self._config,
-            prompt_ids=context.renderer.prompt(sample.prompt, self._schemas),
+            prompt_ids=context.renderer.prompt(sample.prompt, self._schemas).tolist(),
             prompt=sample.prompt,
             context_limit=context.context_limit,
         )
@@ -154,7 +156,7 @@ class Episode:
             completion = await engine.generate(record.token_ids, sampling, session=self._id)
             parsed = self._context.tool_format.parse(
                 self._context.renderer.decode(completion.token_ids),
-                id_prefix=f"call_{turn}",
+                turn=turn,
                 schemas=self._parameters,
             )
         record.add_policy(completion, parsed.message(), began_s=began_s)
@@ -167,7 +169,7 @@ class Episode:
         parsed = await engine.reply(
             self._record.messages, self._schemas, sampling, session=self._id
         )
-        token_ids = self._context.renderer.assistant(parsed.message(), self._schemas)
+        token_ids = self._context.renderer.assistant(parsed.message(), self._schemas).tolist()
         fits = len(token_ids) <= sampling.max_tokens
         token_ids = token_ids[: sampling.max_tokens]
         return parsed, Completion(
@@ -181,7 +183,7 @@ class Episode:
         """Run the turn's calls and append what they returned."""
         record, began_s = self._record, self._record.elapsed()
         records = await self._tools.execute(parsed.calls)
-        delta = self._context.renderer.delta(_tool_messages(records), self._schemas)
+        delta = self._delta(_tool_messages(records))
         fits = self._keep(records, delta, began_s=began_s)
         if any(r.outcome is ToolOutcome.INFRA_ERROR for r in records):
             return Termination.INFRA_ERROR
@@ -208,6 +210,19 @@ class Episode:
                 self._record.reward(f"tool_step/{r.call.name}", r.reward)
         return fits
 
+    def _delta(self, new: list[Message]) -> list[int]:
+        """Return the tokens of a reply; a branch has no place in this record yet."""
+        record = self._record
+        context = np.array(record.token_ids, dtype=np.int32)
+        more = self._context.renderer.reply(context, record.messages, new, self._schemas)
+        if more.kept < len(context):
+            raise RenderError(
+                f"the chat template of {self._context.renderer.name!r} rewrites earlier turns when "
+                f"a {new[0]['role']} message follows; name one that only appends as "
+                f"`model.chat_template`"
+            )
+        return [int(i) for i in more.token_ids]
+
     async def _user_turn(self) -> Termination | None:
         """Let the interaction answer; without one, the policy has had the last word."""
         if self._partner is None:
@@ -222,7 +237,7 @@ class Episode:
             return Termination.INTERACTION_END
         if record.count(TurnKind.USER) >= self._config.max_user_turns:
             return Termination.MAX_TURNS
-        delta = self._context.renderer.delta([message], self._schemas)
+        delta = self._delta([message])
         fits = record.add_reply(TurnKind.USER, [message], delta, began_s=began_s)
         return None if fits else record.full
 

@@ -1,49 +1,51 @@
 """From messages to token ids, with the model's own chat template.
 
-Token in, token out: the prompt is rendered once; what the policy samples is kept as it is; tool
-and user messages are appended as the template's *delta*. A delta is rendered behind a fixed stub
-dialogue, so it depends on the new messages alone. That this is what the template itself would
-have written is verified at start-up (the prefix test), on text and on tokens.
-
-Templates that know nothing of tools get the schemas in a system message and the calls in the
-assistant's content, both in Hermes form.
+Token in, token out: what the policy samples is kept as it is. What answers it is appended where the
+template only appends, and otherwise begins a branch: the whole dialogue is rendered again, and the
+longest common prefix of tokens stays. Either way the policy reads what the template itself writes.
+What a template cannot show is taught (`teach`), and how it wants to be talked to is found out when
+the renderer is made (`probe`), so no template is refused for its habits.
 """
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from jinja2.exceptions import TemplateError as JinjaError
+import numpy as np
 
 from agentrl.contracts.message import Message
-from agentrl.errors import ConfigError, TemplateError
-from agentrl.rollout.formats.hermes import format_tool_call
-from agentrl.rollout.formats.registry import AUTO, FALLBACK, choose_format
+from agentrl.errors import RenderError, TemplateError
+from agentrl.rollout.encode import ContentEncoder
+from agentrl.rollout.extend import Kind, appended, kind_of, why_not_extended
+from agentrl.rollout.formats.registry import AUTO
 from agentrl.rollout.formats.turn import ToolFormat
+from agentrl.rollout.probe import find_speech
 from agentrl.rollout.schemas import ToolDict
+from agentrl.rollout.speech import PROBE_TOOL
+from agentrl.rollout.teach import Ways
+from agentrl.rollout.template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_STUB_USER: Message = {"role": "user", "content": "Hi."}
-_STUB_TEXT = "Understood"
-_PROBE_TOOL: ToolDict = {
-    "type": "function",
-    "function": {
-        "name": "probe",
-        "description": "A probe.",
-        "parameters": {"type": "object", "properties": {"x": {"type": "string"}}},
-    },
-}
-_TOOL_SYSTEM = """\
-You may call functions to help you. Their signatures:
-<tools>
-{tools}
-</tools>
-To call one, write:
-<tool_call>
-{{"name": <function-name>, "arguments": <arguments-object>}}
-</tool_call>"""
+_CACHED_PROMPTS = 64
+_USER: Message = {"role": "user", "content": "Hi."}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continuation:
+    """What a reply (tool or user messages) adds before the next policy turn.
+
+    Attributes:
+        kept: how many tokens of the old context stay; all of them where the reply extends it,
+            fewer where it begins a branch.
+        token_ids: int32, what follows `context[:kept]` up to where the policy is to write.
+    """
+
+    kept: int
+    token_ids: np.ndarray
 
 
 class Renderer:
@@ -52,239 +54,181 @@ class Renderer:
     Args:
         tokenizer: of transformers.
         chat_template: Jinja text that replaces the tokenizer's own template.
+        generation_stop_ids: the end tokens of the model's generation config.
+        tool_format: the name of a format, or `auto` for the one that reads the template's calls.
 
     Raises:
-        ConfigError: there is no chat template.
+        ConfigError: there is no chat template, or no format of that name.
+        TemplateError: the template cannot be used at all, or not with that format.
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", *, chat_template: str | None = None
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        chat_template: str | None = None,
+        generation_stop_ids: Sequence[int] = (),
+        tool_format: str = AUTO,
     ) -> None:
-        self._tokenizer = tokenizer
-        self._template: str | None = chat_template
-        self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
-        if chat_template is None and not tokenizer.chat_template:
-            raise ConfigError(
-                f"model {self.name!r} has no chat template, which multi-turn rollouts need; use "
-                f"an instruction-tuned model, or name a Jinja file as `model.chat_template`"
-            )
-        self.native_tools = self._is_native()
-        self._stop_text, self._tail = self._turn_end()
-        self.stop_token_ids = self._stop_ids()
+        template = ChatTemplate(tokenizer, chat_template)
+        self._encoder = ContentEncoder(tokenizer, template.source)
+        self._speech = find_speech(template, self._encoder, tokenizer, tool_format)
+        self._reasons: dict[tuple[Kind, bool], str] = {}
+        self._prompts: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.name = template.name
+        self.template_digest = template.digest
+        self.tool_format: ToolFormat = self._speech.tool_format
+        self.stop_token_ids = self._stop_ids(tokenizer.eos_token_id, generation_stop_ids)
 
-    def tool_format(self, name: str) -> ToolFormat:
-        """Return the format that `rollout.tool_format` names, for this template.
+    @property
+    def ways(self) -> Ways:
+        """What the template can show by itself."""
+        return self._speech.ways
 
-        Raises:
-            ConfigError: there is no such format, or the template cannot show it to the model.
-        """
-        if self.native_tools:
-            return choose_format(name, chat_template=self._template, tokenizer=self._tokenizer)
-        if name not in (AUTO, FALLBACK):
-            raise ConfigError(
-                f"rollout.tool_format {name!r}: the chat template of {self.name!r} shows no tools, "
-                f"so calls are taught in Hermes form; use auto or {FALLBACK}, or name a template "
-                f"that writes calls in that form as `model.chat_template`"
-            )
-        return choose_format(FALLBACK, chat_template=None, tokenizer=self._tokenizer)
+    @property
+    def max_calls(self) -> int | None:
+        """How many calls of one turn the template can show; None is any number."""
+        return self._speech.ways.max_calls
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolDict]) -> list[int]:
-        """Return the ids of a dialogue's beginning, up to where the policy is to write.
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolDict]) -> np.ndarray:
+        """Return the int32 ids of a dialogue, up to where the policy is to write; read-only.
 
         Raises:
-            TemplateError: the template refuses the messages.
+            RenderError: the template refuses the messages.
         """
-        try:
-            return self._encode(self.text(messages, tools, generate=True))
-        except JinjaError as error:
-            roles = ", ".join(str(message["role"]) for message in messages)
-            raise TemplateError(
-                f"chat template of {self.name!r} refuses a prompt of {roles}: {error}; change the "
-                f"sample's messages, or name a template that takes them as `model.chat_template`"
-            ) from error
+        key = json.dumps([messages, tools], default=str)
+        ids = self._prompts.get(key)
+        if ids is None:
+            ids = self._encoder.encode(self._speech.text(messages, tools, generate=True))
+            ids.setflags(write=False)
+            # A group renders one prompt many times, and groups overlap.
+            self._prompts[key] = ids
+            while len(self._prompts) > _CACHED_PROMPTS:
+                self._prompts.popitem(last=False)
+        return ids
 
-    def delta(self, new: Sequence[Message], tools: Sequence[ToolDict]) -> list[int]:
-        """Return the ids that follow a policy turn when `new` (tool or user messages) answers it.
+    def reply(
+        self,
+        context_ids: np.ndarray,
+        before: Sequence[Message],
+        new: Sequence[Message],
+        tools: Sequence[ToolDict],
+    ) -> Continuation:
+        """Return what `new` (tool or user messages) adds to a context that ends in a policy turn.
 
-        They begin with what the template puts behind the policy's stop token and end with the
-        next generation prompt.
+        Args:
+            context_ids: all tokens so far, the policy's last turn included.
+            before: all messages so far, the policy's last one included.
+            new: the messages that answer it.
+            tools: those offered.
+
+        Raises:
+            RenderError: the template refuses the messages.
         """
-        return self._encode(self._tail + self._delta_text(new, tools))
+        if not self.why_branches(kind_of(new), with_tools=bool(tools)):
+            dropped, token_ids = appended(self._speech, int(context_ids[-1]), new, tools)
+            return Continuation(kept=len(context_ids) - dropped, token_ids=token_ids)
+        text = self._speech.text([*before, *new], tools, generate=True)
+        whole = self._encoder.encode(text)
+        kept = _common_prefix(np.asarray(context_ids), whole)
+        return Continuation(kept=kept, token_ids=whole[kept:])
 
-    def assistant(self, message: Message, tools: Sequence[ToolDict]) -> list[int]:
-        """Return the ids a policy would have sampled to say `message`, stop token included."""
-        return self._encode(self._assistant_text(message, tools) + self._stop_text)
+    def assistant(self, message: Message, tools: Sequence[ToolDict]) -> np.ndarray:
+        """Return the int32 ids a policy would have sampled for `message`, stop token included."""
+        return self.said([_USER], message, tools)
+
+    def said(
+        self, before: Sequence[Message], message: Message, tools: Sequence[ToolDict]
+    ) -> np.ndarray:
+        """Return the int32 ids a policy would have sampled for `message` behind `before`."""
+        return self._encoder.encode(self._speech.turn(before, message, tools))
 
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[ToolDict]
-    ) -> tuple[list[int], list[int]]:
-        """Return `(token_ids, mask)` of a demonstration; the mask is 1 on the assistant's tokens.
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return `(token_ids, mask)` of a demonstration, one pair per branch.
 
-        Made of the pieces that a rollout is made of, so that SFT sees its token boundaries.
+        The masks (uint8) are 1 on what the assistant says; each of its tokens is trained once, in
+        the context in which a policy would have sampled it.
+
+        Raises:
+            RenderError: the template refuses the messages, or the assistant says nothing.
         """
-        start = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
-        ids = self.prompt(messages[:start], tools)
-        mask = [0] * len(ids)
-        pending: list[Message] = []
-        for message in messages[start:]:
-            if message["role"] != "assistant":
-                pending.append(message)
-                continue
-            between = self.delta(pending, tools) if pending else []
-            written = self.assistant(message, tools)
-            ids += between + written
-            mask += [0] * len(between) + [1] * len(written)
-            pending = []
-        return ids, mask
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not turns:
+            raise RenderError("a demonstration holds no assistant message; there is none to learn")
+        branches = []
+        ids = self.prompt(messages[: turns[0]], tools)
+        mask = np.zeros(len(ids), dtype=np.uint8)
+        for at, following in zip(turns, [*turns[1:], None], strict=True):
+            written = self.said(messages[:at], messages[at], tools)
+            ids = np.concatenate([ids, written])
+            mask = np.concatenate([mask, np.ones(len(written), dtype=np.uint8)])
+            if following is None:
+                break
+            if following == at + 1:
+                reply = self._rewritten(ids, messages[: at + 1], tools)
+            else:
+                reply = self.reply(ids, messages[: at + 1], messages[at + 1 : following], tools)
+            if reply.kept < len(ids):
+                branches.append((ids, mask))
+                ids, mask = ids[: reply.kept], np.zeros(reply.kept, dtype=np.uint8)
+            ids = np.concatenate([ids, reply.token_ids])
+            mask = np.concatenate([mask, np.zeros(len(reply.token_ids), dtype=np.uint8)])
+        return [*branches, (ids, mask)]
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of a policy turn without its stop token."""
-        ids = list(token_ids)
+    def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
+        """Return the text of a policy turn without its stop token and its template's frame."""
+        ids = [int(i) for i in token_ids]
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
-        return self._decode(ids)
+        return self._speech.unframed(self._encoder.decode(ids))
+
+    def why_branches(self, kind: Kind, *, with_tools: bool) -> str:
+        """Return why a reply of `kind` begins a branch, or nothing where it extends."""
+        key = (kind, with_tools)
+        if key not in self._reasons:
+            tools = [PROBE_TOOL] if with_tools else []
+            self._reasons[key] = why_not_extended(self._speech, kind, tools)
+        return self._reasons[key]
 
     def text(
         self, messages: Sequence[Message], tools: Sequence[ToolDict], *, generate: bool = False
     ) -> str:
         """Render messages as text, in the template's own words."""
-        shown = list(messages)
-        if not self.native_tools:
-            shown = [_in_plain_words(message) for message in shown]
-            if tools:
-                shown = _with_system(shown, _describe(tools))
-        return self._apply(shown, list(tools) if self.native_tools else [], generate)
+        return self._encoder.plain(self._speech.text(messages, tools, generate=generate))
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, text: str) -> np.ndarray:
         """Tokenise text that already holds its special tokens."""
-        return self._encode(text)
+        return self._encoder.encode(text)
 
-    def decode_text(self, token_ids: Sequence[int]) -> str:
+    def decode_text(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Return the text of any tokens, special ones included."""
-        return self._decode(list(token_ids))
+        return self._encoder.decode(token_ids)
 
-    @property
-    def turn_tail(self) -> str:
-        """What the template writes between a policy's stop token and the next turn."""
-        return self._tail
+    def _rewritten(
+        self, ids: np.ndarray, before: Sequence[Message], tools: Sequence[ToolDict]
+    ) -> Continuation:
+        """Return what stands before an assistant message that follows another one."""
+        whole = self.prompt(before, tools)
+        kept = _common_prefix(ids, whole)
+        return Continuation(kept=kept, token_ids=whole[kept:])
 
-    def _apply(self, messages: list[Message], tools: list[ToolDict], generate: bool) -> str:
-        text = self._tokenizer.apply_chat_template(
-            messages,
-            tools=tools or None,
-            chat_template=self._template,
-            add_generation_prompt=generate,
-            tokenize=False,
-        )
-        return str(text)
-
-    def _is_native(self) -> bool:
-        """Whether the template shows both the schemas and the assistant's calls."""
-        call = {"id": "c0", "type": "function", "function": {"name": "probe", "arguments": {}}}
-        try:
-            schemas = self._apply([_STUB_USER], [_PROBE_TOOL], generate=True)
-            called = self._apply(
-                [_STUB_USER, {"role": "assistant", "content": "", "tool_calls": [call]}],
-                [],
-                generate=False,
-            )
-        except (JinjaError, TypeError, ValueError):
-            return False
-        return "probe" in schemas and "probe" in called
-
-    def _turn_end(self) -> tuple[str, str]:
-        """Find the stop token's text and what the template writes behind it."""
-        end = self._assistant_text_to_end({"role": "assistant", "content": _STUB_TEXT}, ())
-        end = end.partition(_STUB_TEXT)[2]
-        specials = sorted(
-            (t.content for t in self._tokenizer.added_tokens_decoder.values()), key=len
-        )
-        for token in reversed(specials):
-            if token and end.lstrip().startswith(token):
-                return token, end.lstrip()[len(token) :]
-        eos = self._tokenizer.eos_token
-        if eos is None:
+    def _stop_ids(self, eos: Any, generation: Sequence[int]) -> tuple[int, ...]:
+        control = self._encoder.control
+        ends = [end.token for end in self._speech.ends.values()]
+        found = [control.get(token) for token in (*ends, *self.tool_format.stops)]
+        ids = [i for i in (*found, eos, *generation) if isinstance(i, int)]
+        if not ids:
             raise TemplateError(
-                f"chat template of {self.name!r}: an assistant turn ends in {end!r}, which starts "
-                f"with no special token, and the tokenizer has no eos_token; the policy could "
+                f"chat template of {self.name!r} closes turns with no special token, and neither "
+                f"the tokenizer nor the generation config names an end token; the policy could "
                 f"never stop. Use a template that closes turns with a special token"
             )
-        return str(eos), end
-
-    def _stop_ids(self) -> tuple[int, ...]:
-        ids = [self._tokenizer.convert_tokens_to_ids(self._stop_text), self._tokenizer.eos_token_id]
-        return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
-
-    def _assistant_text_to_end(self, message: Message, tools: Sequence[ToolDict]) -> str:
-        before = self.text([_STUB_USER], tools, generate=True)
-        after = self.text([_STUB_USER, message], tools)
-        if not after.startswith(before):
-            raise TemplateError(
-                f"chat template of {self.name!r}: turn 1 (assistant) does not begin with the "
-                f"generation prompt; expected {before[-40:]!r} before it, got "
-                f"{after[len(before) - 40 : len(before) + 20]!r}. Name a template that keeps it "
-                f"as `model.chat_template`"
-            )
-        return after[len(before) :]
-
-    def _assistant_text(self, message: Message, tools: Sequence[ToolDict]) -> str:
-        text = self._assistant_text_to_end(message, tools)
-        return text.removesuffix(self._tail).removesuffix(self._stop_text)
-
-    def _delta_text(self, new: Sequence[Message], tools: Sequence[ToolDict]) -> str:
-        stub: list[Message] = [_STUB_USER, _stub_assistant(new)]
-        before = self.text(stub, tools)
-        after = self.text([*stub, *new], tools, generate=True)
-        if not after.startswith(before):
-            raise TemplateError(
-                f"chat template of {self.name!r}: a {new[0]['role']} message rewrites the turns "
-                f"before it; name a template that does not as `model.chat_template`"
-            )
-        return after[len(before) :]
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(
-            self._tokenizer.decode(
-                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
+        return tuple(dict.fromkeys(ids))
 
 
-def _stub_assistant(new: Sequence[Message]) -> Message:
-    """Return the assistant message that `new` answers: with a call for each tool message."""
-    calls = [
-        {
-            "id": message.get("tool_call_id", f"call_{i}"),
-            "type": "function",
-            "function": {"name": message.get("name", "probe"), "arguments": {}},
-        }
-        for i, message in enumerate(new)
-        if message["role"] == "tool"
-    ]
-    if calls:
-        return {"role": "assistant", "content": "", "tool_calls": calls}
-    return {"role": "assistant", "content": _STUB_TEXT}
-
-
-def _in_plain_words(message: Message) -> Message:
-    """Put the calls of an assistant message into its content."""
-    calls = message.get("tool_calls")
-    if not calls:
-        return message
-    written = [format_tool_call(c["function"]["name"], c["function"]["arguments"]) for c in calls]
-    content = "\n".join(filter(None, [message.get("content") or "", *written]))
-    return {"role": "assistant", "content": content}
-
-
-def _describe(tools: Sequence[ToolDict]) -> str:
-    return _TOOL_SYSTEM.format(tools="\n".join(json.dumps(t, ensure_ascii=False) for t in tools))
-
-
-def _with_system(messages: list[Message], text: str) -> list[Message]:
-    if messages and messages[0]["role"] == "system":
-        first = {"role": "system", "content": f"{messages[0]['content']}\n\n{text}"}
-        return [first, *messages[1:]]
-    return [{"role": "system", "content": text}, *messages]
+def _common_prefix(first: np.ndarray, second: np.ndarray) -> int:
+    length = min(len(first), len(second))
+    different = np.flatnonzero(first[:length] != second[:length])
+    return int(different[0]) if len(different) else length

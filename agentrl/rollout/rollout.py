@@ -5,6 +5,7 @@ Seeds derive from the group's and member's place, so results do not depend on sc
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -21,11 +22,12 @@ from agentrl.errors import ConfigError
 from agentrl.rollout.episode import Episode, EpisodeContext
 from agentrl.rollout.formats.turn import ToolFormat
 from agentrl.rollout.partner import Partner, choose_interaction
-from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.schemas import schema_dict
+from agentrl.rollout.template_check import verify_template
 from agentrl.seed import derive_seed
 
+_log = logging.getLogger(__name__)
 _UNBOUNDED = 1 << 40
 
 
@@ -71,7 +73,7 @@ class Rollout:
             config=config,
             engine=engine,
             renderer=renderer,
-            tool_format=tool_format or renderer.tool_format(config.tool_format),
+            tool_format=tool_format or renderer.tool_format,
             task=task,
             services=services,
             reward_weights=reward_weights or {},
@@ -82,11 +84,13 @@ class Rollout:
         """Verify the chat template and open every tool.
 
         Raises:
-            TemplateError: the template fails the prefix test.
+            TemplateError: the template cannot be used at all.
             NotReadyError: a tool needs something that is not there.
         """
         schemas = [schema_dict(tool) for tool in self.tools.values()]
-        verify_template(self.renderer, schemas, users=bool(self._interactions))
+        report = verify_template(self.renderer, schemas, users=bool(self._interactions))
+        for line in report.lines():
+            _log.info("%s", line)
         try:
             for tool in self.tools.values():
                 self._opened.append(tool)

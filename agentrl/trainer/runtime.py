@@ -50,7 +50,10 @@ class Runtime:
             config.model, base=base, seed=config.seed, weights=weights
         )
         self.renderer = Renderer(
-            self.policy.tokenizer, chat_template=chat_template(config.model, base)
+            self.policy.tokenizer,
+            chat_template=chat_template(config.model, base),
+            generation_stop_ids=self.policy.generation_stop_ids,
+            tool_format=config.rollout.tool_format,
         )
         self.services = RunServices(config.sandbox)
         self._stack = AsyncExitStack()

@@ -336,7 +336,7 @@ class Trainer:
     def _probe_text(self) -> list[int]:
         """A prompt of the task's: text of the kind that the policy will see."""
         tools = list(self.runtime.schemas.values())
-        return self.runtime.renderer.prompt(self._train_samples[0].prompt, tools)
+        return [int(i) for i in self.runtime.renderer.prompt(self._train_samples[0].prompt, tools)]
 
     def _read_train_samples(self) -> Sequence[Sample]:
         samples = self.runtime.task.samples("train")

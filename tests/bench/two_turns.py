@@ -28,6 +28,7 @@ from agentrl.engines.vllm.launch import CPU_BLOCK_TOKENS, ModelSpec
 from agentrl.engines.weights import ModuleWeights
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema
+from agentrl.rollout.formats.turn import call_id
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
 
@@ -55,12 +56,10 @@ class CallsOnce:
 
     name = "calls_once"
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Return a call in the first turn and none later."""
-        call = ToolCall(id=f"{id_prefix}_0", name="wait", arguments={})
-        return ParsedTurn(content=text, calls=(call,) if id_prefix == "call_0" else ())
+        call = ToolCall(id=call_id(turn, 0), name="wait", arguments={})
+        return ParsedTurn(content=text, calls=(call,) if turn == 0 else ())
 
 
 class FullTurns:

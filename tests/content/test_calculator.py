@@ -9,10 +9,10 @@ from agentrl.config.sandbox import BubblewrapSandboxConfig
 from agentrl.data.task import load_task
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
-from agentrl.rollout.prefix_test import verify_template
 from agentrl.rollout.render import Renderer
 from agentrl.rollout.rollout import Rollout
 from agentrl.rollout.services import RunServices
+from agentrl.rollout.template_check import verify_template
 from agentrl.trainer.runtime import Runtime
 
 
@@ -58,14 +58,15 @@ def test_some_demonstrations_are_wrong_and_all_are_well_formed(task: Any) -> Non
     assert 0.3 < sum(right) / len(right) < 0.8
 
 
-def test_the_policy_is_the_same_for_the_same_seed_and_passes_the_prefix_test() -> None:
+def test_the_policy_is_the_same_for_the_same_seed_and_its_template_extends() -> None:
     build = load_plugin("tasks/calculator/policy.py:build")
     (one, tokenizer), (two, _), (three, _) = build(1), build(1), build(2)
     pairs = list(zip(one.parameters(), two.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not torch.equal(next(one.parameters()), next(three.parameters()))
     tool = {"type": "function", "function": {"name": "t", "parameters": {"properties": {"x": {}}}}}
-    verify_template(Renderer(tokenizer), [tool])
+    report = verify_template(Renderer(tokenizer), [tool])
+    assert all(reply.extends for reply in report.replies)
 
 
 @pytest.mark.parametrize(

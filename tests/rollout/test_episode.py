@@ -40,9 +40,9 @@ async def test_a_dialogue_has_the_tokens_of_its_demonstration(renderer: Renderer
         tool_message("c0", ADD, "5"),
         {"role": "assistant", "content": "It is 5."},
     ]
-    ids, mask = renderer.conversation(demonstration, SCHEMAS)
-    assert trajectory.token_ids == ids
-    assert trajectory.response_mask == mask
+    ((ids, mask),) = renderer.conversation(demonstration, SCHEMAS)
+    assert trajectory.token_ids == ids.tolist()
+    assert trajectory.response_mask == mask.tolist()
     assert trajectory.termination is Termination.ANSWERED
     assert trajectory.answer == "It is 5."
 

@@ -153,7 +153,7 @@ def sample(**fields: Any) -> Sample:
 def said(renderer: Renderer, *turns: str | Message) -> list[list[int]]:
     """Encode what the policy is to write, one entry a turn, with its stop token."""
     messages = [t if isinstance(t, dict) else {"role": "assistant", "content": t} for t in turns]
-    return [renderer.assistant(message, []) for message in messages]
+    return [renderer.assistant(message, SCHEMAS).tolist() for message in messages]
 
 
 def calls(*arguments: dict[str, Any], name: str = ADD) -> Message:

@@ -22,17 +22,17 @@ class HermesFormat:
     """Reads Hermes-style calls; the arguments' types are JSON's own."""
 
     name = "hermes"
+    markup: tuple[str, ...] = (OPEN, CLOSE)
+    stops: tuple[str, ...] = ()
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; `schemas` are not needed."""
-        return parse_tool_calls(text, id_prefix=id_prefix)
+        return parse_tool_calls(text, turn=turn)
 
 
-def parse_tool_calls(text: str, *, id_prefix: str = "call") -> ParsedTurn:
-    """Split a policy turn into content and calls, in order. Ids are `{id_prefix}_{index}`."""
-    return split_turn(text, f"{OPEN}|{CLOSE}", _read, id_prefix=id_prefix)
+def parse_tool_calls(text: str, *, turn: int = 0) -> ParsedTurn:
+    """Split a policy turn into content and calls, in order."""
+    return split_turn(text, f"{OPEN}|{CLOSE}", _read, turn=turn)
 
 
 def format_tool_call(name: str, arguments: dict[str, Any]) -> str:
@@ -82,8 +82,12 @@ def call_of_body(body: Any, expected: str) -> ToolCall:
         try:
             arguments, _ = read_json(arguments.strip())
         except ValueFault as error:
-            return broken_call(f"`{key}` is not valid JSON ({error}); {expected}", name)
+            return broken_call(
+                f"the tool call's `{key}` is not valid JSON ({error}); {expected}", name
+            )
     if not isinstance(arguments, dict):
         kind = type(arguments).__name__
-        return broken_call(f"`{key}` must be an object, got {kind}; {expected}", name)
+        return broken_call(
+            f"the tool call's `{key}` must be an object, got {kind}; {expected}", name
+        )
     return read_call(name, arguments)

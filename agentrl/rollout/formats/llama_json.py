@@ -27,16 +27,16 @@ class LlamaJsonFormat:
     """Reads Llama 3's calls; the arguments' types are JSON's own."""
 
     name = "llama3_json"
+    markup: tuple[str, ...] = (TAG,)
+    stops: tuple[str, ...] = ("<|eom_id|>",)
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; `schemas` name the offered tools."""
 
         def read(text: str, match: re.Match[str], since: int) -> Reading:
             return _read(text, match, schemas or {})
 
-        return split_turn(text, _OPENER, read, id_prefix=id_prefix)
+        return split_turn(text, _OPENER, read, turn=turn)
 
 
 def _read(text: str, match: re.Match[str], schemas: Schemas) -> Reading:

@@ -1,9 +1,9 @@
-"""Pythonic tool calls: `[f(a=1), g(b="x")]`, as Llama 3.2, Llama 4 and ToolACE write them.
+"""Pythonic tool calls: `[f(a=1), g(b="x")]`, as Llama 3.2, Llama 4, LFM2 and ToolACE write them.
 
-The list may stand between the special tokens `<|python_start|>` and `<|python_end|>`. A bare list
-is an attempt if it names an offered tool or passes arguments by name, as no list in an answer
-does. Names of tools and arguments may be any text that a schema allows (`get-weather`, `from`),
-where Python would refuse them.
+The list may stand between special tokens, `<|python_start|>` and `<|python_end|>` or LFM2's
+`<|tool_call_start|>` and `<|tool_call_end|>`. A bare list is an attempt if it names an offered tool
+or passes arguments by name, as no list in an answer does. Names of tools and arguments may be any
+text that a schema allows (`get-weather`, `from`), where Python would refuse them.
 """
 
 import re
@@ -14,10 +14,12 @@ from agentrl.rollout.formats.literals import literal_end, read_literal
 from agentrl.rollout.formats.split import Reading, split_turn
 from agentrl.rollout.formats.values import ValueFault, check_value
 
-START, END = "<|python_start|>", "<|python_end|>"
+STARTS = ("<|python_start|>", "<|tool_call_start|>")
+ENDS = ("<|python_end|>", "<|tool_call_end|>")
+_START, _END = ("|".join(map(re.escape, tokens)) for tokens in (STARTS, ENDS))
 _EXPECTED = 'expected [name(key=value, ...), ...] with literal values, as in [f(a=1), g(b="x")]'
 _NAME, _KEY = r"[\w.-]+", r"[^\s()\[\]{},=:'\"]+"
-_OPENER = rf"{re.escape(START)}|(?<![\w\])])\[(?=\s*{_NAME}\s*\()"
+_OPENER = rf"{_START}|(?<![\w\])])\[(?=\s*{_NAME}\s*\()"
 _LIST = re.compile(r"\s*\[")
 _HEAD = re.compile(rf"\s*({_NAME})\s*\(")
 _BY_NAME = re.compile(rf"\s*(?:\)|\Z|{_KEY}\s*=(?!=))")
@@ -25,31 +27,32 @@ _ARGUMENT = re.compile(rf"\s*({_KEY})\s*=(?!=)")
 _NEXT_ARGUMENT = re.compile(r"\s*(,\s*\)|[,)])")
 _NEXT_CALL = re.compile(r"\s*(,\s*\]|[,\]])")
 _END_OF_CALL = re.compile(r"\s*\)")
-_CUT = re.compile(rf"(?:{re.escape(START)})?\s*\[?\s*[\w.-]*\s*\Z")
-_AFTER = re.compile(rf"\s*{re.escape(END)}")
+_CUT = re.compile(rf"(?:{_START})?\s*\[?\s*[\w.-]*\s*\Z")
+_AFTER = re.compile(rf"\s*(?:{_END})")
+_CLOSING = re.compile(_END)
 
 
 class PythonicFormat:
     """Reads lists of calls in Python's syntax; the arguments' types are those of the literals."""
 
     name = "pythonic"
+    markup: tuple[str, ...] = (*STARTS, *ENDS)
+    stops: tuple[str, ...] = ("<|eom_id|>",)
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; `schemas` name the offered tools."""
 
         def read(text: str, match: re.Match[str], since: int) -> Reading:
             return _read(text, match, schemas or {})
 
-        return split_turn(text, _OPENER, read, id_prefix=id_prefix)
+        return split_turn(text, _OPENER, read, turn=turn)
 
 
 def _read(text: str, match: re.Match[str], schemas: Schemas) -> Reading:
-    opening = _LIST.match(text, match.end() if match[0] == START else match.start())
+    opening = _LIST.match(text, match.end() if match[0] in STARTS else match.start())
     if opening is None:
-        return _stop([], text, match.start(), match.start(), f"has no list behind {START}")
-    if match[0] != START:
+        return _stop([], text, match.start(), match.start(), f"has no list behind {match[0]}")
+    if match[0] not in STARTS:
         head = _HEAD.match(text, opening.end())
         if head is None or not (head[1] in schemas or _BY_NAME.match(text, head.end())):
             return Reading(end=match.end(), shown=match[0])
@@ -133,7 +136,7 @@ def _stop(
     """Give up on a list: the calls before the fault stand, and nothing behind it is read."""
     if _CUT.match(text, fault):
         why = "is cut off"
-    close = text.find(END, fault)
-    end = len(text) if close < 0 else close + len(END)
+    close = _CLOSING.search(text, fault)
+    end = close.end() if close else len(text)
     call = broken_call(f"the tool call {why}; {_EXPECTED}", name)
     return Reading(calls=(*calls, call), end=end, shown=text[fault if calls else start : end])

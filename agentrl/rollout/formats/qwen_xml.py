@@ -37,16 +37,16 @@ class QwenXmlFormat:
     """Reads Qwen3-Coder's calls."""
 
     name = "qwen3_xml"
+    markup: tuple[str, ...] = (OPEN, CLOSE)
+    stops: tuple[str, ...] = ()
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; `schemas` give the arguments their types."""
 
         def read(text: str, match: re.Match[str], since: int) -> Reading:
             return _read(text, match, schemas or {})
 
-        return split_turn(text, _OPENER, read, id_prefix=id_prefix)
+        return split_turn(text, _OPENER, read, turn=turn)
 
 
 def _read(text: str, match: re.Match[str], schemas: Schemas) -> Reading:

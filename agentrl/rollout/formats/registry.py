@@ -7,6 +7,8 @@ where we have one of that name.
 import logging
 from typing import Any
 
+from agentrl.rollout.formats.glm_xml import GlmXmlFormat
+from agentrl.rollout.formats.harmony import HarmonyFormat
 from agentrl.rollout.formats.hermes import HermesFormat
 from agentrl.rollout.formats.llama_json import LlamaJsonFormat
 from agentrl.rollout.formats.pythonic import PythonicFormat
@@ -24,9 +26,26 @@ FORMATS: dict[str, type[ToolFormat]] = {
     "llama4_json": LlamaJsonFormat,
     "pythonic": PythonicFormat,
     "llama4_pythonic": PythonicFormat,
+    "lfm2": PythonicFormat,
+    "glm45": GlmXmlFormat,
+    "glm47": GlmXmlFormat,
+    "harmony": HarmonyFormat,
+    "openai": HarmonyFormat,
 }
 
 MARKERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("harmony", ("<|channel|>", "<|call|>")),
+    ("gemma4", ("<|tool_call>call:",)),
+    ("lfm2", ("<|tool_call_start|>",)),
+    ("muse_glimmer", ("<atem:",)),
+    ("deepseek_v4", ("DSML", "tool_calls>")),
+    ("deepseek_v32", ("DSML",)),
+    ("minimax_m3", ("]<]minimax[>[",)),
+    ("gigachat3", ("<|role_sep|>", "function call")),
+    ("minicpm5", ("<function name=", "<param name=")),
+    ("kimi_k3", ("<|open|>", "<|close|>")),
+    ("apertus", ("<|tools_prefix|>",)),
+    ("hunyuan_a13b", ("<tool_calls>[",)),
     ("seed_oss", ("<seed:tool_call>",)),
     ("minimax_m2", ("<minimax:tool_call>",)),
     ("glm45", ("<tool_call>", "<arg_key>")),

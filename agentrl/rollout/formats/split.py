@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from agentrl.contracts.call import ParsedTurn
 from agentrl.contracts.tool import ToolCall
+from agentrl.rollout.formats.turn import call_id
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _MOST_BROKEN = 32
@@ -30,7 +31,7 @@ Reader = Callable[[str, re.Match[str], int], Reading]
 """Called with the text, the match of the format's opener, and where the last reading ended."""
 
 
-def split_turn(text: str, opener: str, read: Reader, *, id_prefix: str) -> ParsedTurn:
+def split_turn(text: str, opener: str, read: Reader, *, turn: int) -> ParsedTurn:
     """Split `text` into content and calls; `opener` is the pattern of where a call may begin."""
     calls: list[ToolCall] = []
     position = _end_of_open_thinking(text, opener, read)
@@ -49,7 +50,7 @@ def split_turn(text: str, opener: str, read: Reader, *, id_prefix: str) -> Parse
             end = reading.end
         position = end
     outside.append(text[position:])
-    numbered = (replace(call, id=f"{id_prefix}_{i}") for i, call in enumerate(calls))
+    numbered = (replace(call, id=call_id(turn, i)) for i, call in enumerate(calls))
     return ParsedTurn(content="".join(outside).strip(), calls=tuple(numbered))
 
 

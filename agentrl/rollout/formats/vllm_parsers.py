@@ -17,10 +17,13 @@ from agentrl.contracts.call import ParsedTurn, Schemas, broken_call, read_call
 from agentrl.contracts.tool import ToolCall
 from agentrl.errors import ConfigError, RolloutError, boundary, loading
 from agentrl.rollout.formats.split import THINK_CLOSE, THINK_OPEN
+from agentrl.rollout.formats.turn import call_id
 from agentrl.rollout.formats.values import ValueFault, read_json
 
 _MARKER = re.compile(r"tool|function|action|python", re.IGNORECASE)
 _NO_MARKER = re.compile(r"^</|end|response|result|output|declaration", re.IGNORECASE)
+_REPLY = re.compile(r"response|result|output|declaration", re.IGNORECASE)
+_STOPS = ("<|observation|>",)
 _OPENING = re.compile(r"(bot|start|begin)\w*_(token|tag|str)$|^bot_token$")
 
 
@@ -32,10 +35,11 @@ class VllmFormat:
         self._parser_class = parser_class
         self._tokenizer = tokenizer
         self._markers = set(_markers(parser_class(tokenizer), tokenizer))
+        added = tokenizer.get_added_vocab()
+        self.markup = tuple(t for t in added if _MARKER.search(t) and not _REPLY.search(t))
+        self.stops = tuple(t for t in _STOPS if t in added)
 
-    def parse(
-        self, text: str, *, id_prefix: str = "call", schemas: Schemas | None = None
-    ) -> ParsedTurn:
+    def parse(self, text: str, *, turn: int = 0, schemas: Schemas | None = None) -> ParsedTurn:
         """Split a policy turn into content and calls; many of the parsers need `schemas`."""
         at = _end_of_thinking(text)
         try:
@@ -49,7 +53,7 @@ class VllmFormat:
             content = text[at:]
         if all(call.error is None for call in calls) and self._opens_a_call(content):
             calls.append(broken_call(f"the tool call is not in the format {self.name!r}"))
-        numbered = (replace(call, id=f"{id_prefix}_{i}") for i, call in enumerate(calls))
+        numbered = (replace(call, id=call_id(turn, i)) for i, call in enumerate(calls))
         return ParsedTurn(content=(text[:at] + content).strip(), calls=tuple(numbered))
 
     def _opens_a_call(self, content: str) -> bool:

@@ -41,6 +41,17 @@ PYTHONIC = (
     "{{ ', ' if not loop.last }}{% endfor %}){{ ', ' if not loop.last }}{% endfor %}"
     "{%- if m.tool_calls %}]{% endif %}"
 )
+GLM = (
+    EACH_CALL + "\n<tool_call>{{ f.name }}\n{%- for key, value in f.arguments.items() %}"
+    "\n<arg_key>{{ key }}</arg_key>\n<arg_value>"
+    "{{ value if value is string else value | tojson }}</arg_value>{% endfor %}\n</tool_call>"
+    "{% endfor %}"
+)
+HARMONY = (
+    "{%- for c in m.tool_calls or [] %}{%- set f = c.function %}"
+    "{{ '<|end|><|start|>assistant' if not loop.first }} to=functions.{{ f.name }}"
+    "<|channel|>commentary json<|message|>{{ f.arguments | tojson }}{% endfor %}"
+)
 PYTHONIC_TAGGED = PYTHONIC.replace("}[{", "}<|python_start|>[{").replace("}]{", "}]<|python_end|>{")
 MISTRAL = (
     "{%- if m.tool_calls %}[TOOL_CALLS] [" + EACH_CALL + '{"name": "{{ f.name }}", '
@@ -54,6 +65,9 @@ FAMILIES = {
     "llama3_json tagged": LLAMA_JSON_TAGGED,
     "pythonic": PYTHONIC,
     "pythonic tagged": PYTHONIC_TAGGED,
+    "pythonic of LFM2": PYTHONIC_TAGGED.replace("|python_", "|tool_call_"),
+    "glm45": GLM,
+    "harmony": HARMONY,
     "mistral": MISTRAL,
     "no tools": "",
 }

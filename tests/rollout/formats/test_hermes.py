@@ -11,7 +11,7 @@ def test_several_calls_and_the_text_around_them_are_told_apart() -> None:
         ("add", {"a": 1}, None),
         ("mul", {"b": [2]}, None),
     ]
-    assert [c.id for c in parsed.calls] == ["call_0", "call_1"]
+    assert [c.id for c in parsed.calls] == ["call00000", "call00001"]
     assert parsed.content == "first  then  end"
 
 

@@ -86,7 +86,7 @@ def test_another_format_without_vllm_names_the_remedy(
 
 def test_formats_that_auto_knows_and_we_do_not_are_left_to_vllm() -> None:
     foreign = {name for name, _ in MARKERS} - set(FORMATS)
-    assert {"mistral", "glm45", "seed_oss"} <= foreign
+    assert {"mistral", "gemma4", "seed_oss"} <= foreign
 
 
 def test_our_formats_need_neither_vllm_nor_torch() -> None:

@@ -16,6 +16,8 @@ FAMILIES = [
     "llama3_json tagged",
     "pythonic",
     "pythonic tagged",
+    "pythonic of LFM2",
+    "glm45",
 ]
 Write = Callable[..., str]
 Schemas = dict[str, dict[str, Any]]
@@ -77,10 +79,10 @@ def test_types_survive_exactly(family: str, write: Write, schemas: Schemas) -> N
 def test_several_calls_with_text_around_them(family: str, write: Write, schemas: Schemas) -> None:
     before, after = 'The set {1} and [2, 3], "quoted":', "That is all."
     text = f"{write(family, TWO, content=before)}\n{after}"
-    parsed = format_of(family).parse(text, id_prefix="call_7", schemas=schemas)
+    parsed = format_of(family).parse(text, turn=7, schemas=schemas)
     assert [(c.id, c.name, c.arguments, c.error) for c in parsed.calls] == [
-        ("call_7_0", *TWO[0], None),
-        ("call_7_1", *TWO[1], None),
+        ("call07000", *TWO[0], None),
+        ("call07001", *TWO[1], None),
     ]
     assert parsed.content.split() == f"{before} {after}".split()
     assert len(parsed.message()["tool_calls"]) == 2

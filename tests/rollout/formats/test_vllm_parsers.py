@@ -35,9 +35,9 @@ def test_rendered_calls_are_read_back(
 ) -> None:
     chosen = choose_format(f"vllm:{family}", chat_template=None, tokenizer=marked_tokenizer)
     for calls in (TWO[:1], TWO):
-        parsed = chosen.parse(write(family, calls), id_prefix="call_2", schemas=vllm_schemas)
+        parsed = chosen.parse(write(family, calls), turn=2, schemas=vllm_schemas)
         assert [(c.id, c.name, c.arguments, c.error) for c in parsed.calls] == [
-            (f"call_2_{i}", name, arguments, None) for i, (name, arguments) in enumerate(calls)
+            (f"call0200{i}", name, arguments, None) for i, (name, arguments) in enumerate(calls)
         ]
         assert parsed.content == ""
 
