@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from agentrl.trainer.trainer import Trainer as Trainer
     from agentrl.trainer.trainer import TrainResult as TrainResult
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "agentrl.algorithms.base": "Batch Loss MinibatchTotals RLAlgorithm TokenScores",
