@@ -110,12 +110,12 @@ def _dialogues(
     kind: Kind, with_tools: bool, max_calls: int | None
 ) -> list[tuple[list[Shown], list[Round]]]:
     """Return prompts and what follows them."""
+    thinking = "<think>\nI call.\n</think>\n\n"
     if kind == "user":
         plain = [Round(said=said, reply=(_AGAIN,)) for said in (_ANSWER, _THOUGHT, _ANSWER)]
-        used = [_called("", 1), *plain[1:]] if with_tools else []
-        return [([_ASK], plain), ([_SYSTEM, _ASK], plain), *([([_ASK], used)] if used else [])]
+        used = [[_called(content, 1), *plain[1:]] for content in ("", thinking) if with_tools]
+        return [([_ASK], plain), ([_SYSTEM, _ASK], plain), *(([_ASK], one) for one in used)]
     several = [] if max_calls == 1 else [_called("", 4, 5)]
-    thinking = "<think>\nI call.\n</think>\n\n"
     return [
         ([_ASK], [_called("", 1), _called("", 2)]),
         ([_ASK], [_called(thinking, 1), _called("", 2), *several]),

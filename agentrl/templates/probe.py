@@ -137,7 +137,7 @@ def _fault_of_native(speech: Speech) -> str:
     """Return why a template's own tool prompt cannot be used, or nothing."""
     tools = [PROBE_TOOL]
     call, result = _calls(*_ARGUMENTS[:1]), _result(0)
-    if fault := _hidden(speech, [_ASK], tools, "Probes a place."):
+    if fault := _hidden(speech, [_ASK], tools, "probe"):
         return f"it does not show the tools: {fault}"
     for said in ([_ASK, call, result], [_ASK, call, result, _ANSWER, _AGAIN]):
         if fault := _hidden(speech, said, tools):

@@ -9,6 +9,7 @@ from agentrl.config.sandbox import BubblewrapSandboxConfig
 from agentrl.data.task import load_task
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
+from agentrl.plugins.registry import load_tools
 from agentrl.rewards.scoring import load_scorers
 from agentrl.rollout.actor import TokenActor
 from agentrl.rollout.group import Rollout
@@ -132,3 +133,13 @@ async def test_the_whole_task_learns_a_little_for_real(tmp_path: Any, services: 
     assert isinstance(config.sandbox, BubblewrapSandboxConfig)
     result = await Trainer(config).run()
     assert result.steps == 1
+
+
+def test_the_policys_prompt_shows_the_tool_in_the_templates_own_short_words() -> None:
+    _, tokenizer = load_plugin("tasks/calculator/policy.py:build")(0)
+    renderer = Renderer(tokenizer)
+    tools = load_tools("tools/code_interpreter.yaml")
+    schemas = [tool.tool_schema.for_template() for tool in tools.values()]
+    text = renderer.text([{"role": "user", "content": "1 + 1?"}], schemas)
+    assert text.startswith("<|im_start|>system\ncode_interpreter(code)<|im_end|>\n")
+    assert renderer.ways.native
