@@ -47,6 +47,8 @@ class Batch:
     returns_RT: torch.Tensor | None = None
     weights_RT: torch.Tensor | None = None
     teacher_logprobs_RT: torch.Tensor | None = None
+    sequence_tokens_S: torch.Tensor
+    """For each segment, the trained tokens of its whole sequence, other branches included."""
     segment_lengths: tuple[int, ...]
     num_trained: int
     """Positions with mask 1."""
@@ -75,7 +77,10 @@ class TokenScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MinibatchTotals:
-    """Counts over the whole minibatch, so that a sum over micro-batches is the exact mean."""
+    """Counts over the whole minibatch, so that a sum over micro-batches is the exact mean.
+
+    A sequence is a trajectory, however many branches it has.
+    """
 
     num_tokens: int
     num_sequences: int

@@ -101,11 +101,13 @@ def aggregate(
 ) -> torch.Tensor:
     """Return a micro-batch's share of the minibatch mean of the trained values.
 
-    `token_mean` weighs all tokens alike; `sequence_mean` averages each sequence first.
+    `token_mean` weighs all tokens alike; `sequence_mean` averages each sequence first, over all of
+    its branches.
     """
     if aggregation == "token_mean":
         return trained(values_RT, batch).sum() / totals.num_tokens
-    return segment_means(values_RT, batch).sum() / totals.num_sequences
+    means_S = segment_sums(values_RT, batch) / batch.sequence_tokens_S.clamp(min=1)
+    return means_S.sum() / totals.num_sequences
 
 
 def share_metrics(

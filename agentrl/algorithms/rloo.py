@@ -3,7 +3,8 @@
 Source: Ahmadian et al. (arXiv:2402.14740). The whole sequence is one action: its log-probability
 is the sum over its tokens, nothing is averaged over length or divided by a deviation. The paper
 takes one on-policy step and needs no ratio; TRL, which may take several, clips the ratio of whole
-sequences as PPO does. Both subtract a KL term from the reward, which is left out here.
+sequences as PPO does. Both subtract a KL term from the reward, which is left out here. Where
+a chat template rewrites history, the clipped ratio is one a branch.
 
 Shapes: R rows of T tokens, S segments.
 """

@@ -256,11 +256,14 @@ class Trajectory:
 
     @property
     def answer(self) -> str:
-        """The text of the last policy turn that called no tool; empty if there is none."""
-        for turn in reversed(self.policy_turns):
-            message = turn.messages[0]
-            if not message.get("tool_calls"):
-                return str(message.get("content") or "")
+        """The text of the last policy turn that called no tool, nor tried to; else empty."""
+        tried = {turn.parent for turn in self.turns if turn.kind is TurnKind.TOOL}
+        for index in reversed(range(len(self.turns))):
+            turn = self.turns[index]
+            if turn.kind is TurnKind.POLICY and index not in tried:
+                message = turn.messages[0]
+                if not message.get("tool_calls"):
+                    return str(message.get("content") or "")
         return ""
 
     def _length(self, index: int) -> int:

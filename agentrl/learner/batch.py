@@ -11,7 +11,7 @@ Shapes: S samples, N tokens of some samples end to end; R rows of T tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -33,13 +33,15 @@ class Streams:
     advantages_N: np.ndarray
     optional: dict[str, np.ndarray] = field(default_factory=dict)
     lengths_S: np.ndarray
+    sequences_S: np.ndarray
+    """Which sequence each sample is a branch of, counted from 0 in order of appearance."""
 
     @classmethod
     def of(cls, samples: Sequence[TrainSample]) -> Self:
-        """Lay samples end to end. An optional stream is there if every sample has it.
+        """Lay samples end to end. A stream is there if every sample has it.
 
         Raises:
-            RunError: a sample shows media, or trains on its first token.
+            RunError: a sample shows media, trains on its first token, or lacks what others have.
         """
         if any(sample.media for sample in samples):
             raise RunError(
@@ -50,19 +52,38 @@ class Streams:
         mask_N = _joined([sample.loss_mask for sample in samples], np.uint8)
         if mask_N[_starts(lengths_S)].any():
             raise RunError("a sample trains on its first token, which nothing predicts; mask it")
-        optional = {name: [getattr(s, name) for s in samples] for name in OPTIONAL}
         return cls(
             token_ids_N=_joined([sample.token_ids for sample in samples], np.int32),
             loss_mask_N=mask_N,
-            old_logprobs_N=_stream([sample.logprobs for sample in samples], len(mask_N)),
-            advantages_N=_stream([sample.advantages for sample in samples], len(mask_N)),
+            old_logprobs_N=_given(samples, "logprobs", np.zeros(len(mask_N), np.float32)),
+            advantages_N=_given(samples, "advantages", np.zeros(len(mask_N), np.float32)),
             optional={
-                name: _joined(arrays, np.float32)
-                for name, arrays in optional.items()
-                if samples and all(array is not None for array in arrays)
+                name: values_N
+                for name in OPTIONAL
+                if (values_N := _given(samples, name, None)) is not None
             },
             lengths_S=lengths_S,
+            sequences_S=_sequences(samples),
         )
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences the samples are branches of."""
+        return int(self.sequences_S.max()) + 1
+
+    def of_sequences(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the samples of some sequences, in the order of those."""
+        order = np.argsort(self.sequences_S, kind="stable")
+        ends = np.searchsorted(self.sequences_S[order], chosen, side="right")
+        starts = np.searchsorted(self.sequences_S[order], chosen, side="left")
+        parts = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+        return np.concatenate(parts)
+
+    @property
+    def sequence_tokens_S(self) -> np.ndarray:
+        """How many tokens of each sample's whole sequence enter the loss."""
+        tokens_Q: np.ndarray = np.bincount(self.sequences_S, weights=self.num_trained_S)
+        return np.asarray(tokens_Q[self.sequences_S], np.float32)
 
     @property
     def num_trained_S(self) -> np.ndarray:
@@ -107,6 +128,7 @@ class Streams:
             loss_mask_RT=tensor(mask_N, np.uint8),
             old_logprobs_RT=tensor(self.old_logprobs_N[places_N], np.float32),
             advantages_RT=tensor(self.advantages_N[places_N], np.float32),
+            sequence_tokens_S=torch.from_numpy(self.sequence_tokens_S[chosen]).to(device),
             segment_lengths=tuple(lengths.tolist()),
             num_trained=int(mask_N.sum()),
             **{
@@ -151,8 +173,22 @@ def _joined(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.zeros(0, dtype)
 
 
-def _stream(arrays: Sequence[np.ndarray | None], size: int) -> np.ndarray:
-    given = [array for array in arrays if array is not None]
-    if given and len(given) == len(arrays):
-        return _joined(given, np.float32)
-    return np.zeros(size, np.float32)
+def _given(samples: Sequence[TrainSample], name: str, default: Any) -> Any:
+    """Return one stream of all samples, or `default` where none has it."""
+    arrays = [getattr(sample, name) for sample in samples]
+    missing = sum(array is None for array in arrays)
+    if missing == len(arrays):
+        return default
+    if missing:
+        raise RunError(
+            f"{missing} of {len(arrays)} samples have no `{name}`; an algorithm's `credit` gives "
+            f"a stream to every sample, or to none"
+        )
+    return _joined(arrays, np.float32)
+
+
+def _sequences(samples: Sequence[TrainSample]) -> np.ndarray:
+    """Number the samples' trajectories; a sample of none is a sequence of its own."""
+    numbers: dict[object, int] = {}
+    keys = [sample.trajectory_id or index for index, sample in enumerate(samples)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)

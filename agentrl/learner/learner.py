@@ -99,23 +99,26 @@ class Learner:
             streams = corrected(streams, self._logprobs(self._model.model, streams), correction)
             gap_N = (streams.old_logprobs_N - engine_N)[streams.loss_mask_N > 0]
             yield gap_metrics(torch.from_numpy(gap_N)) | weight_metrics(streams)
-        for chosen in self._minibatches(step, len(streams.lengths_S)):
+        for chosen in self._minibatches(step, streams):
             # Before the first step the trainer's policy is the engine's: any gap is numerics, or
             # the age of the rollouts.
             yield from self._minibatch(streams, chosen, measure=not measured)
             measured = True
 
-    def _minibatches(self, step: int, count: int) -> Iterator[np.ndarray]:
-        """Deal the samples out anew in each epoch, as evenly as can be."""
+    def _minibatches(self, step: int, streams: Streams) -> Iterator[np.ndarray]:
+        """Deal the sequences out anew in each epoch, as evenly as can be; yield their samples."""
+        count = streams.num_sequences
         size = min(count, self._config.minibatches_per_epoch)
         for epoch in range(self._config.epochs_per_step):
             order = list(range(count))
             random.Random(f"{self._seed}/{step}/{epoch}").shuffle(order)
-            yield from np.array_split(np.array(order), size)
+            for part in np.array_split(np.array(order), size):
+                yield streams.of_sequences(part)
 
     def _minibatch(self, streams: Streams, chosen: np.ndarray, *, measure: bool) -> list[Metrics]:
         totals = MinibatchTotals(
-            num_tokens=int(streams.num_trained_S[chosen].sum()), num_sequences=len(chosen)
+            num_tokens=int(streams.num_trained_S[chosen].sum()),
+            num_sequences=len(np.unique(streams.sequences_S[chosen])),
         )
         parts = take_step(
             self._model,

@@ -57,7 +57,9 @@ def _trl(group: Group) -> dict[str, Any]:
             _written(t) if is_text else copy.deepcopy(t.messages[len(t.turns[0].messages) :])
             for t in members
         ],
-        "completion_ids": [t.token_ids[len(t.prompt_ids) :].tolist() for t in members],
+        "completion_ids": [
+            [token for turn in t.turns[1:] for token in turn.token_ids.tolist()] for t in members
+        ],
     }
 
 

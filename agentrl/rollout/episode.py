@@ -241,11 +241,14 @@ class Episode:
             for r in records
         ]
         limit = self._context.renderer.max_calls or len(messages)
-        rest = [str(message["content"]) for message in messages[limit:]]
-        if rest:
-            last = messages[limit - 1]
-            last["content"] = "\n".join([str(last["content"]), *dict.fromkeys(rest)])
-        return messages[:limit]
+        if len(messages) <= limit:
+            return messages
+        # Those that answer a call which the template was shown come first.
+        order = sorted(range(len(records)), key=lambda i: records[i].call.error is not None)
+        shown, rest = order[:limit], order[limit:]
+        told = [str(messages[i]["content"]) for i in (shown[-1], *rest)]
+        messages[shown[-1]]["content"] = "\n".join(dict.fromkeys(told))
+        return [messages[i] for i in shown]
 
     def _too_late(self, error: TimeoutError) -> Failure:
         why = ToolTimeoutError(f"the episode passed {self._config.episode_timeout_s:g} s")

@@ -71,15 +71,19 @@ class Toolset:
                 raise result
 
     async def execute(self, calls: tuple[ToolCall, ...], *, limit: int) -> list[ToolRecord]:
-        """Execute one turn's calls concurrently; calls beyond the first `limit` are refused."""
+        """Execute one turn's calls concurrently; those beyond the first `limit` are refused.
+
+        A call that cannot be read does not count.
+        """
         began = time.monotonic()
+        readable = [call for call in calls if call.error is None]
+        refused = {call.id for call in readable[limit:]}
         tasks: list[asyncio.Task[ToolRecord]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                for index, call in enumerate(calls):
-                    tasks.append(
-                        group.create_task(self._execute(call, limit if index >= limit else None))
-                    )
+                for call in calls:
+                    passed = limit if call.id in refused else None
+                    tasks.append(group.create_task(self._execute(call, passed)))
         except asyncio.CancelledError:
             self.interrupted = [
                 self._cancelled(call, began) if task.cancelled() else task.result()

@@ -115,10 +115,18 @@ def _with_thinking_apart(message: Shown, key: str) -> Shown:
 
 
 def _answered_in_turn(messages: list[Shown], ways: Ways) -> list[Shown]:
-    """Leave out calls beyond what one turn may hold; say results of no shown call as a user."""
+    """Leave out calls beyond what one turn may hold; say results of no shown call as a user.
+
+    They come behind the results of the calls that are shown: some templates render only what
+    follows a call directly.
+    """
     shown: list[Shown] = []
+    orphans: list[Shown] = []
     open_ids: set[object] = set()
     for message in messages:
+        if message["role"] != "tool":
+            shown += orphans
+            orphans = []
         calls = message.get("tool_calls")
         if message["role"] == "assistant":
             open_ids = {call.get("id") for call in (calls or [])[: ways.max_calls]}
@@ -126,9 +134,10 @@ def _answered_in_turn(messages: list[Shown], ways: Ways) -> list[Shown]:
                 message = {**message, "tool_calls": calls[: ways.max_calls]}
         orphan = message["role"] == "tool" and message.get("tool_call_id") not in open_ids
         if orphan and not ways.orphans:
-            message = {"role": "user", "content": _response(message["content"])}
-        shown.append(message)
-    return shown
+            orphans.append({"role": "user", "content": _response(message["content"])})
+        else:
+            shown.append(message)
+    return shown + orphans
 
 
 def _numbered(messages: list[Shown], ways: Ways) -> list[Shown]:

@@ -104,8 +104,7 @@ class GroupFeed:
         self._progress.pending.remove(position)
 
     async def _cancel_surplus(self, version: int) -> None:
-        complete = [t for t in self._running if t.done() and not t.exception()]
-        for task in complete:
+        for task in [task for task in self._running if task.done()]:
             await self._refuse(self._running.pop(task), task.result(), version, "surplus")
         self._counts["surplus"] += len(self._running)
         for position in self._running.values():

@@ -157,6 +157,12 @@ def test_the_answer_is_the_last_turn_that_called_nothing() -> None:
     assert trajectory(called).answer == ""
 
 
+def test_a_call_that_could_not_be_read_is_no_answer() -> None:
+    said = turn(messages=({"role": "assistant", "content": "4"},))
+    broken = turn(messages=({"role": "assistant", "content": "<tool_call>?</tool_call>"},))
+    assert trajectory(said, broken, turn(TOOL)).answer == "4"
+
+
 def test_a_group_keeps_what_was_not_dropped() -> None:
     good, bad = trajectory(), trajectory(dropped=True)
     assert Group(id="g", sample=good.sample, trajectories=(bad, good)).kept == (good,)

@@ -43,10 +43,21 @@ def test_what_a_batch_says_finds_its_way_back_by_place() -> None:
         assert cells.tolist() == streams.token_ids_N[streams.places(chosen)].tolist()
 
 
-def test_an_optional_stream_is_there_if_every_sample_has_it() -> None:
+def test_a_stream_that_some_samples_lack_is_refused() -> None:
     other = make_sample([1, 2], [0, 1])
     assert set(Streams.of([ONE, TWO]).optional) == {"ref_logprobs"}
-    assert Streams.of([ONE, other]).optional == {}
+    with pytest.raises(RunError, match="1 of 2 samples have no `advantages`"):
+        Streams.of([ONE, other])
+
+
+def test_the_branches_of_a_trajectory_are_one_sequence() -> None:
+    names = ("a", "b", "a", "")
+    samples = [replace(make_sample([1, 2, 3], [0, 1, 1]), trajectory_id=name) for name in names]
+    streams = Streams.of([*samples, make_sample([1, 2], [0, 1])])
+    assert streams.sequences_S.tolist() == [0, 1, 0, 2, 3]
+    assert streams.num_sequences == 4
+    assert streams.sequence_tokens_S.tolist() == [4, 2, 4, 2, 1]
+    assert streams.of_sequences(np.array([3, 0])).tolist() == [4, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,19 @@ async def test_a_template_that_fails_in_an_episode_ends_that_episode(tokenizer: 
     assert trajectory.failure.kind == RenderError.__name__
     assert "no boom" in trajectory.failure.message
     assert [r.response for r in trajectory.tool_records] == ["boom"]
+
+
+async def test_a_broken_call_does_not_cost_the_good_one_behind_it_its_place(
+    tokenizer: Any,
+) -> None:
+    renderer = Renderer(tokenizer, chat_template=ONE_CALL)
+    (good,) = said(Renderer(tokenizer, chat_template=TURNS), calls({"a": 1}))
+    broken = tokenizer.encode("<tool_call>?</tool_call>", add_special_tokens=False)
+    tool = Adder()
+    script = [[*broken, *good], *said(renderer, "done")]
+    trajectory = await roll(make_rollout(renderer, script, tool))
+    assert tool.diary.count("execute") == 1
+    (message,) = trajectory.turns[2].messages
+    (call,) = trajectory.turns[1].messages[0]["tool_calls"]
+    assert message["tool_call_id"] == call["id"]
+    assert str(message["content"]).startswith("1\nError: ")

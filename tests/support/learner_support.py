@@ -54,6 +54,7 @@ def make_batch(
         advantages_RT=torch.tensor(advantages, dtype=torch.float64),
         ref_logprobs_RT=tensor(ref),
         weights_RT=tensor(weights),
+        sequence_tokens_S=segments_RT[mask_RT > 0].bincount(minlength=int(filled.max()) + 1),
         segment_lengths=tuple(filled.bincount().tolist()),
         num_trained=int(mask_RT.sum()),
     )

@@ -180,3 +180,20 @@ def test_nine_in_ten_of_each_packages_templates_are_accepted() -> None:
     for package in {name.partition("/")[0] for name in TEMPLATES}:
         names = [name for name in TEMPLATES if name.startswith(f"{package}/")]
         assert len(set(names) & set(NAMES)) >= 0.85 * len(names), package
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_is_shown_though_a_broken_call_stands_before_its_call(name: str) -> None:
+    renderer = renderer_of(name)
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {"name": "add", "arguments": {"a": 1}},
+    }
+    results = [
+        {"role": "tool", "name": told, "tool_call_id": f"call0000{i}", "content": f"Resultword{i}."}
+        for i, told in enumerate(("unknown", "add"))
+    ]
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    text = renderer.text([{"role": "user", "content": "Go."}, called, *results], SCHEMAS)
+    assert "Resultword1." in text
