@@ -14,12 +14,17 @@ def show(config: ConfigArgument, overrides: Overrides = None) -> None:
     """Print the resolved configuration, the algorithm's options included, as YAML."""
     import yaml
 
-    from agentrl.algorithms.registry import resolve_algorithm
     from agentrl.config.load import load_config
 
     resolved = load_config(config, overrides or [])
-    algorithm = resolve_algorithm(resolved.algorithm, base=resolved.base_dir)
-    tree = resolved.model_copy(update={"algorithm": algorithm}).model_dump(mode="json")
+    try:
+        from agentrl.algorithms.registry import resolve_algorithm
+
+        algorithm = resolve_algorithm(resolved.algorithm, base=resolved.base_dir)
+        resolved = resolved.model_copy(update={"algorithm": algorithm})
+    except ModuleNotFoundError as error:
+        _without(error)
+    tree = resolved.model_dump(mode="json")
     typer.echo(yaml.safe_dump(tree, sort_keys=False), nl=False)
 
 
@@ -29,12 +34,24 @@ def schema() -> None:
     """Print the JSON Schema of a configuration file, with the shipped algorithms' options."""
     import json
 
-    from agentrl.algorithms.registry import option_schemas
     from agentrl.config.run import RunConfig
 
     tree = RunConfig.model_json_schema()
-    options = option_schemas()
-    for option in options:
-        tree["$defs"] |= option.pop("$defs", {})
-    tree["properties"]["algorithm"] = {"anyOf": options}
+    try:
+        from agentrl.algorithms.registry import option_schemas
+
+        options = option_schemas()
+        for option in options:
+            tree["$defs"] |= option.pop("$defs", {})
+        tree["properties"]["algorithm"] = {"anyOf": options}
+    except ModuleNotFoundError as error:
+        _without(error)
     typer.echo(json.dumps(tree, indent=2))
+
+
+def _without(error: ModuleNotFoundError) -> None:
+    typer.echo(
+        f"note: {error.name} is not installed, so the algorithm's own options are left out: "
+        f"pip install 'agentrl-toolkit[train]'",
+        err=True,
+    )

@@ -206,6 +206,18 @@ def test_a_missing_package_names_the_extra_that_brings_it(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["config", "schema"], ["config", "show", "train.yaml"]])
+def test_configurations_are_shown_without_torch(project: Path, words: list[str]) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"from agentrl.cli.main import main; sys.argv = ['agentrl', *{words!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rollout" in done.stdout
+    assert done.stderr.startswith("note: torch is not installed")
+
+
 def test_a_debug_log_level_shows_the_traceback(project: Path) -> None:
     words = [sys.executable, "-m", "agentrl", "train", "nowhere.yaml"]
     done = subprocess.run(
