@@ -166,6 +166,7 @@ def _content(config: "RunConfig") -> Iterator[Check]:
         yield Check(name="plugins", status="failed", detail=str(error))
         return
     yield from _model(config, plugins)
+    yield from _learning(config, plugins)
     first: Mapping[str, Any] = {}
     try:
         samples = plugins.samples("train")
@@ -207,6 +208,27 @@ def _model(config: "RunConfig", plugins: "Plugins") -> Iterator[Check]:
     for line in lines:
         warns = taught and "taught" in line
         yield Check(name="template", status="warning" if warns else "ok", detail=line)
+
+
+def _learning(config: "RunConfig", plugins: "Plugins") -> Iterator[Check]:
+    """Check that the algorithm and the rewards are there and take their options."""
+    from agentrl.errors import AgentRLError
+    from agentrl.rewards.scoring import load_scorers
+    from agentrl.rollout.services import RunServices
+
+    try:
+        from agentrl.algorithms.registry import build_algorithm
+
+        build_algorithm(config.algorithm, base=config.base_dir)
+        load_scorers(config, plugins.task, RunServices(config.sandbox), base=config.base_dir)
+    except ModuleNotFoundError as error:
+        yield _missing("algorithm", error)
+    except AgentRLError as error:
+        yield Check(name="learning", status="failed", detail=str(error))
+    else:
+        sources = ", ".join(entry.source for entry in config.rewards)
+        detail = f"{config.algorithm.type}, rewarded by {sources}"
+        yield Check(name="learning", status="ok", detail=detail)
 
 
 def _data(config: "RunConfig", plugins: "Plugins", train: "Sequence[Sample]") -> Check:

@@ -121,10 +121,10 @@ def _summarise(console: "Console", result: "TrainResult", words: list[str]) -> N
             f"[bold]{result.success_after:.1%} after[/bold] {result.steps} GRPO steps"
         )
     if result.rewarded:
+        ran = f"; {result.executions:,} programs ran in the sandbox ({result.isolation})"
         console.print(
             f"{result.rewarded_by_execution:,} of {result.rewarded:,} rewarded trajectories got "
-            f"their reward through executed tool calls; {result.executions:,} programs ran in the "
-            f"sandbox ({result.isolation})",
+            f"their reward through executed tool calls{ran if result.isolation else ''}",
             highlight=False,
             soft_wrap=True,
         )

@@ -101,6 +101,18 @@ class RunFolder:
             else:
                 (self.path / name).unlink()
 
+    def set_aside(self) -> Path | None:
+        """Move the records of an attempt that left no checkpoint out of the way; say where to."""
+        if not any(self._sizes().values()):
+            return None
+        number = sum(1 for _ in self.path.glob("earlier-*")) + 1
+        aside = self.path / f"earlier-{number}"
+        aside.mkdir()
+        for name in (METRICS, TRACES):
+            if (self.path / name).exists():
+                (self.path / name).rename(aside / name)
+        return aside
+
     def free_mb(self) -> float:
         """Return the free space of the disk that holds the folder."""
         return shutil.disk_usage(self.path).free / 1e6

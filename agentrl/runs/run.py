@@ -97,11 +97,18 @@ class Run:
     def restore(self, states: Mapping[str, Any]) -> None:
         """Set every part to what `load` returned, and cut the records.
 
+        Without a checkpoint the run starts over; the records of an earlier attempt are kept aside.
+
         Raises:
             ConfigError: a part is not of this run.
         """
         if self.origin is None:
-            self.folder.load_state_dict({})
+            aside = self.folder.set_aside()
+            if self._resume or aside:
+                kept = f"; what an earlier attempt recorded is in {aside}" if aside else ""
+                self.reporter.note(
+                    f"{self.folder.path} has no checkpoint: starting from the beginning{kept}"
+                )
             return
         restore(self.origin, states, self.parts)
         self._saved = self.progress.mark

@@ -133,6 +133,15 @@ def test_doctor_fails_with_3_and_names_what_is_wrong(agentrl: Program, project: 
     assert any("train.jsonl" in line for line in lines)
 
 
+@pytest.mark.parametrize("words", ["algorithm.type=grppo", "rewards=[{type: 'gone.py:fn'}]"])
+def test_doctor_checks_the_algorithm_and_the_rewards(
+    agentrl: Program, project: Path, words: str
+) -> None:
+    result = agentrl("doctor", "train.yaml", words)
+    failed = [line for line in result.stdout.splitlines() if line.startswith("failed")]
+    assert any("learning" in line for line in failed), result.output
+
+
 def test_a_tool_is_called_by_hand(agentrl: Program, project: Path) -> None:
     arguments = '{"answer": "42"}'
     right = agentrl(

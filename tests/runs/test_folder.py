@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +143,16 @@ def test_a_saved_configuration_that_is_no_longer_yaml_is_named(make_config: Any)
         (config.run_dir / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.yaml"):
             folder.check(tree(config), resume=True)
+
+
+def test_the_records_of_an_attempt_without_a_checkpoint_are_kept_aside(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.set_aside() is None
+    (folder.path / "traces").mkdir(parents=True)
+    (folder.path / "traces" / "train.jsonl.gz").write_bytes(b"evidence")
+    aside = folder.set_aside()
+    assert aside == folder.path / "earlier-1"
+    assert (aside / "traces" / "train.jsonl.gz").read_bytes() == b"evidence"
+    assert folder.state_dict() == {}
+    folder.record_metrics(1, "train", {})
+    assert folder.set_aside() == folder.path / "earlier-2"
