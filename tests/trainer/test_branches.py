@@ -39,7 +39,7 @@ class Thinking(BaseTask):
         return [Sample(prompt=[user("go")], index=i) for i in range(4)]
 
     async def score(self, trajectory, services):
-        return float(trajectory.token_ids.sum() % 2)
+        return float(trajectory.seed % 2)
 
     def demonstrations(self):
         said = {"role": "assistant", "content": "<think>\\nhm\\n</think>\\n\\nno"}
