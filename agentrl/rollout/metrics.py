@@ -99,8 +99,8 @@ def well_formed_share(trajectories: Sequence[Trajectory]) -> float | None:
 def _reward_metrics(kept: Sequence[Trajectory]) -> dict[str, float]:
     rewards = [t.reward for t in kept]
     sources: defaultdict[str, float] = defaultdict(float)
-    for entry in (entry for t in kept for entry in t.rewards):
-        sources[entry.source] += entry.value
+    for source, value in (pair for t in kept for pair in t.rewards.sources().items()):
+        sources[source] += value
     metrics = {
         "critic/rewards/mean": fmean(rewards),
         "critic/rewards/max": max(rewards),

@@ -198,10 +198,6 @@ class Renderer:
         """Render messages as text, in the template's own words."""
         return self._encoder.plain(self._speech.text(messages, tools, generate=generate))
 
-    def encode_text(self, text: str) -> np.ndarray:
-        """Tokenise text that already holds its special tokens."""
-        return self._encoder.encode(text)
-
     def decode_text(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Return the text of any tokens, special ones included."""
         return self._encoder.decode(token_ids)

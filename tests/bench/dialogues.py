@@ -74,7 +74,7 @@ def script(renderer: Renderer, seed: int = 0) -> dict[str, list[list[int]]]:
     """Write every dialogue: its calls, then an answer, each of its own length."""
     rng = random.Random(seed)
     call = {"id": "c", "type": "function", "function": {"name": "wait", "arguments": {}}}
-    filler = renderer.encode_text("so")[:1]
+    filler = renderer.assistant({"role": "assistant", "content": "so"}, [])[:1]
     dialogues = {}
     for episode in range(EPISODES):
         calls = 1
