@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 from lockstep import LockStep
 
-from agentrl.config.rollout import RolloutConfig
+from agentrl.config.rollout import FailurePolicy, RolloutConfig
 from agentrl.contracts.engine import Engine
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.sandbox import Sandbox
@@ -25,6 +25,8 @@ from agentrl.contracts.trajectory import Termination
 from agentrl.engines.scripted import ScriptedEngine
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema
+from agentrl.rewards.scoring import Scoring
+from agentrl.rollout.actor import TokenActor
 from agentrl.rollout.group import Rollout
 from agentrl.templates.render import Renderer
 
@@ -74,7 +76,7 @@ def script(renderer: Renderer, seed: int = 0) -> dict[str, list[list[int]]]:
     """Write every dialogue: its calls, then an answer, each of its own length."""
     rng = random.Random(seed)
     call = {"id": "c", "type": "function", "function": {"name": "wait", "arguments": {}}}
-    filler = renderer.assistant({"role": "assistant", "content": "so"}, [])[:1]
+    filler = renderer.assistant({"role": "assistant", "content": "so"}, []).tolist()[:1]
     dialogues = {}
     for episode in range(EPISODES):
         calls = 1
@@ -84,7 +86,7 @@ def script(renderer: Renderer, seed: int = 0) -> dict[str, list[list[int]]]:
         for turn in range(calls + 1):
             said = [call] if turn < calls else []
             message = {"role": "assistant", "content": "", "tool_calls": said}
-            written = renderer.assistant(message, [])
+            written = renderer.assistant(message, []).tolist()
             turns.append(filler * max(rng.randint(8, 64) - len(written), 1) + written)
         dialogues[f"bench-{episode}-0"] = turns
     return dialogues
@@ -106,11 +108,11 @@ async def run_episodes(renderer: Renderer, *, lockstep: bool) -> float:
                 max_response_tokens=4096,
                 max_concurrent_episodes=AT_ONCE,
             ),
-            engine=engine,
+            actor=TokenActor(engine=engine, renderer=renderer, tool_format=renderer.tool_format),
             renderer=renderer,
             tools={tool.name: tool},
             interactions={},
-            task=NoTask({}, train=None, test=None, seed=0),
+            scoring=Scoring([], weights={}, failures=FailurePolicy()),
             services=NoServices(),
         )
         async with rollout, asyncio.TaskGroup() as group:

@@ -7,7 +7,7 @@ tool before the last of them has written its turn, nor to turn k + 1 before the 
 
 import asyncio
 
-from agentrl.contracts.engine import Completion, Engine, Sampling, WeightSource
+from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
 
 
 class Rendezvous:
@@ -45,12 +45,10 @@ class LockStep:
         self._before = Rendezvous(parties)
         self._after = Rendezvous(parties)
 
-    async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, session: str
-    ) -> Completion:
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Complete one prompt between two meetings of all live episodes."""
         await self._before.wait()
-        completion = await self._engine.generate(prompt_ids, sampling, session=session)
+        completion = await self._engine.generate(prompt, sampling, session=session)
         await self._after.wait()
         return completion
 
@@ -59,9 +57,9 @@ class LockStep:
         self._before.leave()
         self._after.leave()
 
-    async def update_weights(self, weights: WeightSource, version: int) -> None:
+    async def update_weights(self, publisher: WeightPublisher) -> None:
         """Pass on."""
-        await self._engine.update_weights(weights, version)
+        await self._engine.update_weights(publisher)
 
     async def sleep(self) -> None:
         """Pass on."""
