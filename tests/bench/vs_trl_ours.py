@@ -33,7 +33,7 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.task import BaseTask, Demonstration, Split
 from agentrl.contracts.tool import BaseTool, Services, ToolOutcome, ToolResponse
 from agentrl.contracts.trajectory import Termination, Trajectory
-from agentrl.data.order import take
+from agentrl.data.order import index_at
 from agentrl.runs.reporter import Reporter
 from agentrl.trainer.trainer import Trainer
 
@@ -63,7 +63,7 @@ class Problems(BaseTask):
             return []
         rows = [json.loads(line) for line in Path(self.train).read_text().splitlines()]
         # The trainer shuffles; placed like this, its first draw is the file's first row.
-        places = take(len(rows), start=0, size=len(rows), seed=self.seed)
+        places = [index_at(i, len(rows), seed=self.seed) for i in range(len(rows))]
         placed = dict(zip(places, rows, strict=True))
         return [
             Sample(
