@@ -84,6 +84,9 @@ class PublishedWeights(Protocol):
     def named_tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
         """Yield every parameter once, detached."""
 
+    def tied_names(self) -> Mapping[str, str]:
+        """Return the other names of parameters that have several, each with the one yielded."""
+
 
 class WeightPublisher(Protocol):
     """The one owner of which weights are whose: the trainer writes them, engines read them."""

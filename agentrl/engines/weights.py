@@ -23,6 +23,13 @@ class ModuleWeights:
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach()
 
+    def tied_names(self) -> dict[str, str]:
+        """Return the other names of tied parameters, each with the one that is yielded."""
+        first = {id(parameter): name for name, parameter in self.module.named_parameters()}
+        every = self.module.named_parameters(remove_duplicate=False)
+        pairs = ((name, first[id(parameter)]) for name, parameter in every)
+        return {name: yielded for name, yielded in pairs if name != yielded}
+
 
 class LiveWeights:
     """Publishes the weights of a module in training."""

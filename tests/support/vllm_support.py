@@ -2,9 +2,17 @@
 
 import importlib.util
 import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
@@ -63,3 +71,53 @@ def disturb(model: Any, scale: float, seed: int) -> None:
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(noise * parameter.std() * scale)
+
+
+def environment_without_agentrl(folder: Path) -> Path:
+    """Make an environment that has what this one has, but not agentrl; return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True)
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        # Files that lengthen the path would bring it in.
+        if not package.name.startswith("agentrl") and package.suffix != ".pth":
+            (Path(site.stdout.strip()) / package.name).symlink_to(package)
+    tried = subprocess.run([python, "-I", "-c", "import agentrl"], capture_output=True, text=True)
+    assert "No module named 'agentrl'" in tried.stderr
+    return python
+
+
+@contextmanager
+def plain_server(python: Path, model: Path, log: Path, *words: str) -> Iterator[str]:
+    """Run vLLM's own server with a model's folder; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Not `vllm serve`: the CPU build's program asks for the version of a package named vllm.
+    command = [
+        str(python), "-I", "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
+        "--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(2**28),
+        "--logprobs-mode", "processed_logprobs", "--host", "127.0.0.1", "--port", str(port), *words,
+    ]  # fmt: skip
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            command,
+            env={n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
+            | {"VLLM_SERVER_DEV_MODE": "1"},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(600):
+                assert server.poll() is None, log.read_text()[-3000:]
+                try:
+                    if httpx.get(f"{address}/health").status_code == 200:
+                        break
+                except httpx.HTTPError:
+                    time.sleep(0.2)
+            yield address
+        finally:
+            server.terminate()
+            server.wait(60)

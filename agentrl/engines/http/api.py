@@ -49,18 +49,18 @@ class ServerApi(Protocol):
 
 
 class VllmApi(ServerApi):
-    """`vllm serve`, 0.24 to 0.32.
+    """`vllm serve`, 0.24 to 0.33, with our worker, or of which nothing but `/v1` is known.
 
-    Start it with `VLLM_SERVER_DEV_MODE=1`, `--logprobs-mode processed_logprobs`,
-    `--generation-config vllm` and, to be trained with, `--worker-extension-cls
+    A plain server is asked as `vllm_native` says. Start it with `VLLM_SERVER_DEV_MODE=1`,
+    `--logprobs-mode processed_logprobs`, `--generation-config vllm` and `--worker-extension-cls
     agentrl.engines.vllm.worker.WeightWorker`. Seeds are not sent: a server on a CPU dies of
     one whose prompt it prefills in pieces.
     """
 
     update_needs = (
-        "start it with VLLM_SERVER_DEV_MODE=1 and --worker-extension-cls "
-        "agentrl.engines.vllm.worker.WeightWorker, in an environment that has agentrl, "
-        "where it sees engine.weight_dir"
+        "start it with VLLM_SERVER_DEV_MODE=1 (without --worker-extension-cls, or with "
+        "agentrl.engines.vllm.worker.WeightWorker in an environment that has agentrl), where it "
+        "sees engine.weight_dir"
     )
 
     def __init__(self, model: str) -> None:

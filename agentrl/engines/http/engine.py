@@ -27,11 +27,12 @@ from agentrl.contracts.engine import (
     Sampling,
     WeightPublisher,
 )
-from agentrl.engines.http.api import ServerApi, SglangApi, VllmApi
+from agentrl.engines.http.api import ServerApi, SglangApi
 from agentrl.engines.http.replicas import Replica
 from agentrl.engines.http.serving import ReplicaError, ServerPool, understood
+from agentrl.engines.http.vllm_native import ServerFacts, choose_api
 from agentrl.engines.tokens import token_list
-from agentrl.errors import EngineError, NotReadyError
+from agentrl.errors import ConfigError, EngineError, NotReadyError
 
 RETRY_S = 1.0
 
@@ -59,7 +60,7 @@ class HttpEngine(Engine):
         """Find out who is there, and what their model is called.
 
         Raises:
-            ConfigError: the key is not there.
+            ConfigError: the key is not there, or a server's log-probabilities are not wanted.
             NotReadyError: no replica answers.
         """
         await self._pool.start()
@@ -67,8 +68,12 @@ class HttpEngine(Engine):
             self._api = SglangApi()
             return
         try:
-            self._api = VllmApi(self._config.model or await self._pool.served_model())
-        except NotReadyError:
+            model = self._config.model or await self._pool.served_model()
+            for replica in reversed(self._pool.replicas.serving):
+                info = await self._pool.look(replica, "/server_info?config_format=json")
+                routes = await self._pool.look(replica, "/openapi.json")
+                self._api = choose_api(model, ServerFacts.read(info, routes), url=replica.url)
+        except (NotReadyError, ConfigError):
             await self.close()
             raise
 
@@ -225,6 +230,8 @@ class HttpEngine(Engine):
         partial = Path(tempfile.mkdtemp(prefix=".weights-", dir=self._weight_dir))
         partial.chmod(0o755)
         tensors = {name: tensor.contiguous() for name, tensor in weights.named_tensors()}
+        # Under every name: vLLM on a CPU keeps a tied head's old values unless it is sent it too.
+        tensors |= {again: tensors[name].clone() for again, name in weights.tied_names().items()}
         try:
             save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         except (SafetensorError, OSError) as error:

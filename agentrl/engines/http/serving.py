@@ -103,6 +103,21 @@ class ServerPool:
             raise NotReadyError(f"{replica.url}/v1/models names no model; set engine.model")
         return str(answer.json()["data"][0]["id"])
 
+    async def look(self, replica: Replica, path: str) -> Any:
+        """Return the JSON of a replica's page; None where it has no such page.
+
+        Raises:
+            NotReadyError: it does not answer.
+        """
+        assert self._control is not None
+        try:
+            answer = await self._control.get(replica.url + path)
+            return answer.json() if answer.status_code == 200 else None
+        except httpx.HTTPError as error:
+            raise NotReadyError(f"{replica.url}{path}: {error or type(error)}") from error
+        except ValueError:
+            return None
+
     @contextlib.asynccontextmanager
     async def deadline(self, what: str) -> AsyncIterator[None]:
         """Bound what is done inside by `engine.request_timeout_s`.
