@@ -67,6 +67,9 @@ class VllmEngine(Engine):
         self._publisher: WeightPublisher | None = None
         self._numbers = itertools.count()
         self._ready = asyncio.Event()
+        # Not set while an update has the engine paused.
+        self._taking = asyncio.Event()
+        self._taking.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._updating = False
         self._deaths = 0
@@ -211,6 +214,7 @@ class VllmEngine(Engine):
             async with asyncio.timeout(limit):
                 while True:
                     await self._ready.wait()
+                    await self._taking.wait()
                     if self.failure is not None:
                         raise EngineError(f"{what}: {self.failure}")
                     process = self._running
@@ -335,7 +339,13 @@ class VllmEngine(Engine):
         process = self._running
         what = f"weight update to version {weights.version}"
         work = self._transfer(process, weights)
-        return await process.call(what, work, limit_s=self._config.update_timeout_s)
+        # A release may refuse what it is asked while it is paused; what goes on, it queues.
+        if self._config.on_update != "continue":
+            self._taking.clear()
+        try:
+            return await process.call(what, work, limit_s=self._config.update_timeout_s)
+        finally:
+            self._taking.set()
 
     async def _transfer(self, process: EngineProcess, weights: PublishedWeights) -> int:
         """Pause, send, drop what old weights computed, go on."""

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from agentrl.engines.in_flight import InFlight
-from agentrl.engines.vllm.versions import engine_processes
+from agentrl.engines.vllm.versions import engine_processes, was_rejected
 from agentrl.errors import EngineError, RolloutError, boundary
 
 DEATH_CHECK_S = 0.5
@@ -45,7 +45,7 @@ class EngineProcess:
         return running and not self.llm.errored
 
     async def request(self, what: str, work: Coroutine[Any, Any, T]) -> T | None:
-        """Await a request; None if the engine was given up meanwhile.
+        """Await a request; None if the engine was given up meanwhile, or paused before it began.
 
         Raises:
             EngineLostError: the process died.
@@ -53,7 +53,13 @@ class EngineProcess:
         """
         if not self.requests:
             self.heard()
-        return await self.requests.run(self._told(what, work))
+        try:
+            return await self.requests.run(self._told(what, work))
+        except EngineError as error:
+            told = error.__cause__
+            if told is not None and was_rejected(told.__cause__):
+                return None
+            raise
 
     async def call(self, what: str, work: Coroutine[Any, Any, T], *, limit_s: float) -> T:
         """Await a call on the whole engine.

