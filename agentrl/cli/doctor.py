@@ -63,7 +63,7 @@ def _checks(config: "RunConfig | None") -> Iterator[Check]:
     if config is None:
         return
     if config.engine.type == "vllm":
-        yield _vllm()
+        yield _vllm(config.engine.python)
     yield from _content(config)
 
 
@@ -91,13 +91,17 @@ def _torch() -> Check:
     )
 
 
-def _vllm() -> Check:
+def _vllm(python: str | None) -> Check:
     from agentrl.engines.vllm.versions import check_version, installed_version
-    from agentrl.errors import NotReadyError
+    from agentrl.errors import ConfigError, NotReadyError
 
     try:
+        if python is not None:
+            from agentrl.engines.vllm.interpreter import check_python
+
+            return Check(name="vllm", status="ok", detail=f"{check_python(python)} of {python}")
         check_version()
-    except NotReadyError as error:
+    except (ConfigError, NotReadyError) as error:
         return Check(name="vllm", status="failed", detail=str(error))
     return Check(name="vllm", status="ok", detail=str(installed_version()))
 

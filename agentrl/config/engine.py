@@ -34,6 +34,9 @@ class VllmEngineConfig(Section):
     """vLLM's asynchronous engine in a process of its own, on this machine."""
 
     type: Literal["vllm"]
+    python: str | None = None
+    """The Python that runs vLLM, in an environment of its own that need not have agentrl, such as
+    /opt/vllm/bin/python; this one when unset."""
     max_batch: PositiveInt = 64
     """Sequences decoded together (vLLM's `max_num_seqs`)."""
     max_tokens: PositiveInt | None = None

@@ -129,11 +129,15 @@ def parity_config(config: RunConfig) -> ParityConfig | None:
 
 def _make(config: RunConfig, policy: ServedPolicy) -> tuple[Engine, Start]:
     if isinstance(config.engine, VllmEngineConfig):
+        spec = _vllm_spec(config, config.engine, policy)
+        if config.engine.python is not None:
+            from agentrl.engines.vllm.apart import ApartEngine
+
+            apart = ApartEngine(spec, config.engine, log_file=_log_file(config))
+            return apart, apart.start
         from agentrl.engines.vllm.engine import VllmEngine
 
-        vllm = VllmEngine(
-            _vllm_spec(config, config.engine, policy), config.engine, log_file=_log_file(config)
-        )
+        vllm = VllmEngine(spec, config.engine, log_file=_log_file(config))
         return vllm, vllm.start
     if isinstance(config.engine, HttpEngineConfig):
         from agentrl.engines.http.engine import HttpEngine
