@@ -14,8 +14,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 from typing_extensions import override
@@ -23,6 +24,7 @@ from typing_extensions import override
 from agentrl.config.engine import HttpEngineConfig, VllmEngineConfig
 from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
 from agentrl.engines.http.engine import HttpEngine
+from agentrl.engines.in_flight import InFlight
 from agentrl.engines.vllm.interpreter import check_python, end_server, kill_server, start_server
 from agentrl.engines.vllm.launch import ModelSpec
 from agentrl.errors import ConfigError, EngineError, NotReadyError
@@ -30,6 +32,7 @@ from agentrl.errors import ConfigError, EngineError, NotReadyError
 logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.5
+T = TypeVar("T")
 
 
 class ApartEngine(Engine):
@@ -52,6 +55,7 @@ class ApartEngine(Engine):
         self._server: subprocess.Popen[bytes] | None = None
         self._http: HttpEngine | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._asked = InFlight()
         self._port = 0
         self._restarts = 0
         self._deaths = 0
@@ -85,20 +89,17 @@ class ApartEngine(Engine):
 
     @override
     async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
-        self._check()
-        done = await self._open.generate(prompt, sampling, session=session)
+        done = await self._ask(self._open.generate(prompt, sampling, session=session))
         self._deaths = 0
         return done
 
     @override
     async def score(self, token_ids: Sequence[int]) -> list[list[float]]:
-        self._check()
-        return await self._open.score(token_ids)
+        return await self._ask(self._open.score(token_ids))
 
     @override
     async def update_weights(self, publisher: WeightPublisher) -> None:
-        self._check()
-        await self._open.update_weights(publisher)
+        await self._ask(self._update(publisher))
 
     @override
     async def sleep(self) -> None:
@@ -117,6 +118,7 @@ class ApartEngine(Engine):
     async def close(self) -> None:
         """End the server; requests in flight fail. May be called twice."""
         self.failure = "the engine was closed"
+        self._asked.end()
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
@@ -133,9 +135,23 @@ class ApartEngine(Engine):
             raise EngineError("the engine is not open; await start() first")
         return self._http
 
-    def _check(self) -> None:
+    async def _update(self, publisher: WeightPublisher) -> bool:
+        await self._open.update_weights(publisher)
+        return True
+
+    async def _ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await what the server is asked, unless the engine is gone for good meanwhile.
+
+        Raises:
+            EngineError: it failed, or the engine is gone.
+        """
         if self.failure is not None:
+            work.close()
             raise EngineError(self.failure)
+        done = await self._asked.run(work)
+        if done is None:
+            raise EngineError(self.failure or "the engine is gone")
+        return done
 
     def _http_config(self) -> HttpEngineConfig:
         return HttpEngineConfig(
@@ -206,3 +222,5 @@ class ApartEngine(Engine):
                 self._restarts += 1
                 await asyncio.to_thread(kill_server, server)
                 self._launch()
+        # Nobody else tells those who wait for a server that does not come back.
+        self._asked.end()

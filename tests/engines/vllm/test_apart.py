@@ -19,6 +19,7 @@ from agentrl.config.engine import VllmEngineConfig
 from agentrl.contracts.engine import Sampling
 from agentrl.engines.vllm.apart import ApartEngine
 from agentrl.engines.vllm.launch import ModelSpec
+from agentrl.errors import EngineError
 
 require_vllm()
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -35,7 +36,7 @@ def engine_of(model: Any, python: Path, log: Path) -> ApartEngine:
     return ApartEngine(spec, config, log_file=log)
 
 
-async def test_it_follows_the_trainer_and_comes_back_with_its_weights_when_killed(
+async def test_it_follows_the_trainer_and_comes_back_with_its_weights_when_killed_or_stops(
     tmp_path: Path,
 ) -> None:
     model = tiny_model()
@@ -59,6 +60,10 @@ async def test_it_follows_the_trainer_and_comes_back_with_its_weights_when_kille
             [scores] = await engine.score(PROMPT)
             assert largest_gap(scores, reference_logprobs(model, PROMPT)) < 1e-3
         assert engine.drain_metrics()["engine/restarts"] == 1
+        engine._config = engine._config.model_copy(update={"on_death": "stop"})
+        os.killpg(engine._server.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match=r"died with exit status -9, and engine\.on_death is"):
+            await ask(engine, PROMPT, Sampling(max_tokens=30), session="a")
     finally:
         await engine.close()
 
