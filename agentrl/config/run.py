@@ -19,6 +19,7 @@ from agentrl.config.train import (
     SFTConfig,
     TrainConfig,
 )
+from agentrl.config.watch import WatchConfig
 
 
 class ModelConfig(Section):
@@ -84,6 +85,7 @@ class RunConfig(Section):
     sft: SFTConfig = SFTConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    watch: WatchConfig = WatchConfig()
     base_dir: Path | None = Field(default=None, exclude=True)
     """The folder of the YAML file; set by the loader, relative plugin paths resolve against it."""
 

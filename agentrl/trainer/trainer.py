@@ -23,6 +23,7 @@ from agentrl.trainer.content import Plugins
 from agentrl.trainer.phases import imitation, reinforcement
 from agentrl.trainer.session import Session, open_session
 from agentrl.trainer.tally import Tally
+from agentrl.watch.watch import watch_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,12 +129,13 @@ class Trainer:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Session]:
         """Take the folder and open everything, where the run left it; `run` does this itself."""
-        with self._run.opened():
+        with self._run.opened(), watch_run(self.config.watch, self._run) as watch:
             async with open_session(
                 self.config,
                 self._run,
                 self._tally,
                 self._plugins,
+                watch,
                 train=self._train,
                 test=self._test,
             ) as session:
