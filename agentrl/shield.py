@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from agentrl.errors import RolloutError, boundary
+from agentrl.waits import within
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ async def quietly(work: Callable[[], Awaitable[None]], what: str, timeout_s: flo
     """Await clean-up of a plugin; its failure is logged and spoils nothing else."""
     try:
         with boundary(what):
-            async with asyncio.timeout(timeout_s):
-                await work()
+            remedy = "look at what its clean-up waits for; it is given up then"
+            await within(work(), what, "clean-up", remedy=remedy, deadline_s=timeout_s)
     except RolloutError as error:
         logger.warning("%s", error)

@@ -69,25 +69,46 @@ def waiting(resource: str, waiter: str, *, remedy: str, deadline_s: float | None
     return Wait(resource, waiter, remedy, deadline_s)
 
 
-async def bounded(
+class DeadlineError(TimeoutError):
+    """A wait passed its own deadline."""
+
+
+async def within(
     work: Awaitable[T], resource: str, waiter: str, *, remedy: str, deadline_s: float
 ) -> T:
     """Await `work` as a named wait that ends at its deadline.
 
     Raises:
-        InfraError: it did not end within `deadline_s` seconds.
+        DeadlineError: it did not end within `deadline_s` seconds, or came later than that because
+            it held the event loop, where no time-out could reach it.
     """
     deadline = asyncio.timeout(deadline_s)
+    wait = waiting(resource, waiter, remedy=remedy, deadline_s=deadline_s)
     try:
-        with waiting(resource, waiter, remedy=remedy, deadline_s=deadline_s):
+        with wait:
             async with deadline:
-                return await work
+                result = await work
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        raise InfraError(
-            f"{resource}: {waiter} waited for {deadline_s:g} s, its deadline; {remedy}"
-        ) from error
+        raise DeadlineError(_passed(wait)) from error
+    if wait.age_s > deadline_s:
+        raise DeadlineError(_passed(wait))
+    return result
+
+
+async def bounded(
+    work: Awaitable[T], resource: str, waiter: str, *, remedy: str, deadline_s: float
+) -> T:
+    """Await `work` as `within` does, where it is a backend's fault when it does not end.
+
+    Raises:
+        InfraError: it passed its deadline.
+    """
+    try:
+        return await within(work, resource, waiter, remedy=remedy, deadline_s=deadline_s)
+    except DeadlineError as error:
+        raise InfraError(str(error)) from error
 
 
 def open_waits() -> list[Wait]:
@@ -100,3 +121,10 @@ def _current_task() -> "asyncio.Task[Any] | None":
         return asyncio.current_task()
     except RuntimeError:  # outside of an event loop: a thread waits
         return None
+
+
+def _passed(wait: Wait) -> str:
+    return (
+        f"{wait.resource}: {wait.waiter} waited for {wait.age_s:.3g} s, longer than its deadline "
+        f"of {wait.deadline_s:g} s; {wait.remedy}"
+    )

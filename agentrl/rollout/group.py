@@ -21,11 +21,16 @@ from agentrl.plugins.check import check_samples, choose_interaction, offered_too
 from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import Actor
 from agentrl.rollout.episode import Episode, EpisodeContext
+from agentrl.rollout.opening import Opening
 from agentrl.rollout.partner import Partner
+from agentrl.rollout.turnstile import Turnstile
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
+from agentrl.waits import waiting, within
 
 _UNBOUNDED = 1 << 40
+_OPEN_DEADLINE_S = 1800.0
+"""Of a tool's `open`, which may load models or start servers."""
 
 
 class Rollout:
@@ -62,6 +67,7 @@ class Rollout:
         self._services = services
         self._template = renderer.template_digest
         self._stack = AsyncExitStack()
+        self._turnstile = Turnstile()
         self._places = asyncio.Semaphore(config.max_concurrent_episodes)
         self._context = EpisodeContext(
             config=config,
@@ -79,7 +85,13 @@ class Rollout:
         try:
             for tool in self.tools.values():
                 self._stack.push_async_callback(tool.close)  # one whose opening fails is closed too
-                await tool.open(self._services)
+                await within(
+                    tool.open(self._services),
+                    f"tool {tool.name!r}: open",
+                    "the run",
+                    remedy="look at what the tool starts or loads",
+                    deadline_s=_OPEN_DEADLINE_S,
+                )
         except BaseException:
             await self._stack.aclose()
             raise
@@ -105,12 +117,15 @@ class Rollout:
     ) -> Group:
         """Roll out one sample `size` times, concurrently; a member's failure is its own."""
         sampling = sampling or self.config.sampling
+        await self._turnstile.enter()
+        tools = offered_tools(sample, self.tools)
+        opening = await Opening.render(sample, tools, self._context.renderer)
         try:
             async with asyncio.TaskGroup() as tasks:
                 members = [
                     tasks.create_task(
                         self._run_member(
-                            sample,
+                            opening,
                             f"{group_id}-{member}",
                             derive_seed(seed, member),
                             sampling,
@@ -173,18 +188,36 @@ class Rollout:
         check_samples(samples, self.tools, self._interactions)
 
     async def _run_member(
-        self, sample: Sample, episode_id: str, seed: int, sampling: SamplingConfig
+        self, opening: Opening, episode_id: str, seed: int, sampling: SamplingConfig
     ) -> Trajectory:
-        async with self._places:
+        await self._take_place(episode_id)
+        try:
             return await Episode(
                 self._context,
-                sample,
-                offered_tools(sample, self.tools),
-                self._partner(sample, episode_id),
+                opening,
+                self._partner(opening.sample, episode_id),
                 episode_id=episode_id,
                 seed=seed,
                 sampling=sampling,
             ).run()
+        finally:
+            self._places.release()
+
+    async def _take_place(self, episode_id: str) -> None:
+        """Wait for one of `max_concurrent_episodes` places, and for one's turn to begin.
+
+        Whoever holds a place gives it back by `episode_timeout_s`.
+        """
+        await self._turnstile.enter()
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        with waiting(
+            "queue: a place among rollout.max_concurrent_episodes",
+            f"episode {episode_id}",
+            remedy="look at what the running episodes wait for, or raise the limit",
+        ):
+            await self._places.acquire()
 
     def _partner(self, sample: Sample, episode_id: str) -> Partner | None:
         interaction = choose_interaction(sample, self._interactions)
