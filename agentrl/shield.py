@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from agentrl.errors import RolloutError, boundary
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 async def shielded(work: Coroutine[Any, Any, None]) -> None:
@@ -36,3 +37,21 @@ async def quietly(work: Callable[[], Awaitable[None]], what: str, timeout_s: flo
                 await work()
     except RolloutError as error:
         logger.warning("%s", error)
+
+
+async def to_its_end(work: "asyncio.Future[T]") -> T:
+    """Wait for work that must not be cut off, and return its result.
+
+    A cancellation meanwhile takes effect at the caller's next await: whoever changes the weights
+    gets to record that they have changed.
+    """
+    cancelled = False
+    while not work.done():
+        try:
+            # Unlike awaiting it, `wait` neither cancels the work nor raises its error here.
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and (task := asyncio.current_task()) is not None:
+        task.cancel()
+    return work.result()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from agentrl.shield import to_its_end
+
 T = TypeVar("T")
 
 
@@ -19,22 +21,9 @@ class Compute:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` to its end and return its result.
-
-        A cancellation meanwhile takes effect at the caller's next await: whoever changes the
-        weights gets to record that they have changed.
-        """
-        future = asyncio.get_running_loop().run_in_executor(self._worker, work)
-        cancelled = False
-        while not future.done():
-            try:
-                # Unlike awaiting it, `wait` neither cancels the work nor raises its error here.
-                await asyncio.wait([future])
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled and (task := asyncio.current_task()) is not None:
-            task.cancel()
-        return future.result()
+        """Run `work` to its end, whoever is cancelled meanwhile, and return its result."""
+        loop = asyncio.get_running_loop()
+        return await to_its_end(loop.run_in_executor(self._worker, work))
 
     def close(self) -> None:
         """End the thread."""
