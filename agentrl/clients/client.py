@@ -14,9 +14,7 @@ from typing import Any
 import httpx
 
 from agentrl.clients.border import TransientError, border, status_error
-from agentrl.clients.lane import KEEP_ALIVE_S, Lane
-
-CONNECT_TIMEOUT_S = 5.0
+from agentrl.clients.lane import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, Lane
 
 
 class HttpClient:
@@ -119,13 +117,13 @@ class HttpClient:
         return parsed
 
     def _new_lane(self, url: httpx.URL) -> httpx.AsyncBaseTransport:
-        proxy = _proxy(url)
-        if url.scheme == "http" and proxy is None:
-            return Lane()
-        if self._tls is None:
+        if url.scheme == "https" and self._tls is None:
             self._tls = httpx.create_ssl_context()
+        proxy = _proxy(url)
+        if proxy is None:
+            return Lane(self._tls if url.scheme == "https" else None)
         one = httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE_S)
-        return httpx.AsyncHTTPTransport(verify=self._tls, limits=one, proxy=proxy)
+        return httpx.AsyncHTTPTransport(verify=self._tls or False, limits=one, proxy=proxy)
 
 
 def json_bytes(body: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""One kept-alive HTTP/1.1 connection to one server, as a transport of httpx.
+"""A kept-alive HTTP/1.1 connection to one server, as a transport of httpx.
 
 httpx's pool looks at every connection at each request, and its streams ask anyio for several time
 limits a request. A lane is one connection of httpcore's over plain asyncio: head and body leave in
@@ -7,22 +7,28 @@ memory on both ways.
 """
 
 import asyncio
-from collections.abc import Iterable
+import ssl
 from typing import Any
 
 import httpcore
 import httpx
 from typing_extensions import override
 
+CONNECT_TIMEOUT_S = 5.0
 KEEP_ALIVE_S = 4.0
 """Less than servers keep an idle connection (uvicorn 5 s), so that ours is seldom just closed."""
 
 
 class Lane(httpx.AsyncBaseTransport):
-    """Serves one request at a time over plain HTTP; connects when it has to."""
+    """Serves one request at a time; connects when it has to.
 
-    def __init__(self) -> None:
-        self._connection: httpcore.AsyncHTTPConnection | None = None
+    Args:
+        tls: what https connects with; None for plain http.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._connection: httpcore.AsyncHTTP11Connection | None = None
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -39,16 +45,10 @@ class Lane(httpx.AsyncBaseTransport):
         connection = self._connection
         if connection is None or connection.is_closed() or connection.has_expired():
             await self.aclose()
-            connection = self._connection = httpcore.AsyncHTTPConnection(
-                target.origin, keepalive_expiry=KEEP_ALIVE_S, network_backend=_NETWORK
-            )
+            connection = self._connection = await self._connect(target.origin)
         answer = await connection.handle_async_request(
             httpcore.Request(
-                request.method,
-                target,
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
+                request.method, target, headers=request.headers.raw, content=request.stream
             )
         )
         try:
@@ -62,6 +62,15 @@ class Lane(httpx.AsyncBaseTransport):
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+    async def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTP11Connection:
+        host, loop = origin.host.decode("ascii"), asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, stream = await loop.create_connection(_Stream, host, origin.port, ssl=self._tls)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(f"no connection within {CONNECT_TIMEOUT_S} s") from error
+        return httpcore.AsyncHTTP11Connection(origin, stream, KEEP_ALIVE_S)
 
 
 class _Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
@@ -123,27 +132,3 @@ class _Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     def get_extra_info(self, info: str) -> Any:
         # Readable while idle: the server hung up, or sent what nobody asked for.
         return bool(self._received) or self._ended if info == "is_readable" else None
-
-
-class _Network(httpcore.AsyncNetworkBackend):
-    """Connects with asyncio alone."""
-
-    @override
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout):
-                _, stream = await loop.create_connection(_Stream, host, port)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(f"no connection within {timeout} s") from error
-        return stream
-
-
-_NETWORK = _Network()

@@ -31,9 +31,10 @@ def test_a_status_that_a_library_raises_keeps_its_meaning(library: str) -> None:
     with pytest.raises(TransientError, match="429 full") as caught, border(URL):
         busy.raise_for_status()
     assert (caught.value.status, caught.value.retry_after_s) == (429, 3)
-    with pytest.raises(RefusedError, match="404 .*; correct the path") as refused:
-        with border(URL, remedy="correct the path"):
-            httpx.Response(404, request=request).raise_for_status()
+    missing = httpx.Response(404, request=request)
+    refusal = pytest.raises(RefusedError, match=r"404 .*; correct the path")
+    with refusal as refused, border(URL, remedy="correct the path"):
+        missing.raise_for_status()
     assert refused.value.status == 404
 
 

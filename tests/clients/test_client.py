@@ -160,7 +160,7 @@ async def test_a_refusal_carries_status_text_and_remedy() -> None:
         return answer(b"no such path", "404 Not Found")
 
     async with serving(refuse) as server, client() as http:
-        with pytest.raises(RefusedError, match="404 no such path .*; correct it") as caught:
+        with pytest.raises(RefusedError, match=r"404 no such path .*; correct it") as caught:
             await http.ask("GET", server.url, timeout_s=10, remedy="correct it")
     assert (caught.value.status, caught.value.text) == (404, "no such path")
 

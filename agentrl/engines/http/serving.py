@@ -206,7 +206,7 @@ class ServerPool:
             return answer.json() if answer.content[:1] in (b"{", b"[") else {}
         except ValueError as error:
             raise TransientError(
-                f"{url}: broken JSON: {error} (expected an answer that is whole; see the server's log)"
+                f"{url}: broken JSON: {error} (expected a whole answer; see the server's log)"
             ) from error
 
     def _watch(self, replica: Replica) -> None:
