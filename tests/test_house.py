@@ -108,7 +108,7 @@ def test_http_libraries_stay_behind_their_border() -> None:
         if path.parent != ROOT / "clients"
     }
     tops = {path: {name.partition(".")[0] for name in names} for path, names in imports.items()}
-    assert [p for p, names in tops.items() if names & {"aiohttp", "httpcore", "httpx"}] == []
+    assert [p for p, names in tops.items() if names & {"aiohttp", "h11", "httpx"}] == []
     # What brings httpx2 has its exceptions translated where it is used.
     bringing = {path for path, names in tops.items() if names & {"httpx2", "mcp", "openai"}}
     assert [path for path in bringing if "agentrl.clients.border" not in imports[path]] == []

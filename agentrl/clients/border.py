@@ -15,7 +15,7 @@ from agentrl.errors import InfraError
 _BASES = {
     "httpx": ("HTTPError", "InvalidURL", "StreamError"),
     "httpx2": ("HTTPError", "InvalidURL", "StreamError"),
-    "httpcore": ("NetworkError", "ProtocolError", "TimeoutException", "ProxyError"),
+    "h11": ("ProtocolError",),
     "openai": ("OpenAIError",),
     "mcp": ("MCPError", "McpError"),
 }

@@ -5,6 +5,7 @@ again with growing pauses, elsewhere if there is an elsewhere; an address that d
 left out for a while.
 """
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -60,9 +61,8 @@ class HttpSandbox(Sandbox):
             headers={"Authorization": f"Bearer {token}"} if token else {},
             max_connections=self._config.max_connections,
         )
-        for service in self._endpoints.all:
-            await self._probe(service)
-        if not self._endpoints.serving:
+        found = await asyncio.gather(*(self._probe(service) for service in self._endpoints.all))
+        if not any(found):
             troubles = self._endpoints.troubles()
             await self.close()
             raise NotReadyError(
@@ -70,8 +70,8 @@ class HttpSandbox(Sandbox):
                 "correct sandbox.urls"
             )
 
-    async def _probe(self, service: Address) -> None:
-        """Find out whether it is ours or SandboxFusion's, and leave out what is neither."""
+    async def _probe(self, service: Address) -> bool:
+        """Find out whether it is ours or SandboxFusion's; what is neither is left out."""
         try:
             answer = await self._http.request(
                 "GET", f"{service.url}/healthz", timeout_s=PROBE_TIMEOUT_S
@@ -81,6 +81,8 @@ class HttpSandbox(Sandbox):
                 await self._http.ask("GET", f"{service.url}/v1/ping", timeout_s=PROBE_TIMEOUT_S)
         except InfraError as error:
             self._endpoints.down(service, str(error), for_s=LEFT_OUT_S)
+            return False
+        return True
 
     @property
     def _http(self) -> HttpClient:
