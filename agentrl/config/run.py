@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat, SerializeAsAny, field_validator, model_
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
+from agentrl.config.flow import FlowConfig
 from agentrl.config.rewards import RewardConfig, check_names, check_weights
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
@@ -78,6 +79,7 @@ class RunConfig(Section):
     sandbox: SandboxConfig = AutoSandboxConfig()
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
+    flow: FlowConfig = FlowConfig()
     algorithm: SerializeAsAny[AlgorithmConfig] = AnyAlgorithmConfig()
     """`type` and that algorithm's own options."""
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -4,6 +4,8 @@
 Classes that inherit another library's base, or none, are adapted.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,3 +152,20 @@ def construct(plugin: type[PluginT], where: str, *args: Any, **kwargs: Any) -> P
     """
     with loading(f"{where}: {plugin.__name__} does not take its config"):
         return plugin(*args, **kwargs)
+
+
+def load_callable(
+    reference: str, config: Mapping[str, Any], where: str, base: Path | None
+) -> Callable[..., Any]:
+    """Load a function with some arguments fixed, or an object of a class that can be called.
+
+    Raises:
+        ConfigError: there is none, or the class does not take its config.
+    """
+    found: Any = load_plugin(reference, base=base)
+    made: Callable[..., Any] = found
+    if isinstance(found, type):
+        made = construct(found, where, **config)
+    elif config:
+        made = partial(found, **config)
+    return made

@@ -115,7 +115,26 @@ class Rollout:
         seed: int,
         sampling: SamplingConfig | None = None,
     ) -> Group:
-        """Roll out one sample `size` times, concurrently; a member's failure is its own."""
+        """Roll out one sample `size` times, concurrently, and score it."""
+        group = await self.play_group(
+            sample, group_id=group_id, size=size, seed=seed, sampling=sampling
+        )
+        return await self.score_group(group)
+
+    async def score_group(self, group: Group) -> Group:
+        """Fill the ledgers of a complete group, and apply the failure policy."""
+        return await self._scoring.score(group)
+
+    async def play_group(
+        self,
+        sample: Sample,
+        *,
+        group_id: str,
+        size: int,
+        seed: int,
+        sampling: SamplingConfig | None = None,
+    ) -> Group:
+        """Roll out one sample `size` times, unscored; a member's failure is its own."""
         sampling = sampling or self.config.sampling
         await self._turnstile.enter()
         tools = offered_tools(sample, self.tools)
@@ -136,14 +155,13 @@ class Rollout:
         except BaseExceptionGroup as failed:
             # A wrong configuration fails every member alike: one of the errors says it all.
             raise failed.exceptions[0] from None
-        group = Group(
+        return Group(
             id=group_id,
             sample=sample,
             trajectories=tuple(member.result() for member in members),
             sampling=sampling.model_dump(),
             template=self._template,
         )
-        return await self._scoring.score(group)
 
     async def run_groups(
         self,

@@ -8,10 +8,11 @@ is a daemon: a disk that never answers holds up neither the run's end nor the pr
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from agentrl.shield import to_its_end
 
 T = TypeVar("T")
 
@@ -27,10 +28,7 @@ class Compute:
         self._stuck = False
 
     async def run(self, work: Callable[[], T], *, deadline_s: float | None = None) -> T:
-        """Run `work` to its end and return its result.
-
-        A cancellation meanwhile takes effect at the caller's next await: whoever changes the
-        weights gets to record that they have changed.
+        """Run `work` to its end, whoever is cancelled meanwhile, and return its result.
 
         Raises:
             TimeoutError: it did not end within `deadline_s`; it goes on, and nothing more can run.
@@ -42,20 +40,10 @@ class Compute:
         job.set_running_or_notify_cancel()
         self._jobs.put((work, job))
         future = asyncio.wrap_future(job)
-        cancelled, ends = False, None if deadline_s is None else time.monotonic() + deadline_s
-        while not future.done():
-            left_s = None if ends is None else ends - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                self._stuck = True
-                raise TimeoutError(f"not done after {deadline_s:g} s")
-            try:
-                # Unlike awaiting it, `wait` neither cancels the work nor raises its error here.
-                await asyncio.wait([future], timeout=left_s)
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled and (task := asyncio.current_task()) is not None:
-            task.cancel()
-        return future.result()
+        try:
+            return await to_its_end(future, deadline_s=deadline_s)
+        finally:
+            self._stuck = not future.done()
 
     def close(self) -> None:
         """End the thread, unless it is stuck in work that passed its deadline."""

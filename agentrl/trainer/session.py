@@ -19,6 +19,7 @@ from agentrl.engines.parity import ParityProbe
 from agentrl.engines.score import score_tokens
 from agentrl.engines.served import parity_config
 from agentrl.learner.optimizer import Optimizer
+from agentrl.rollout.tally import Tally
 from agentrl.runs.folder import TRACES
 from agentrl.runs.run import Run
 from agentrl.traces.writer import TraceWriter
@@ -27,7 +28,6 @@ from agentrl.trainer.evaluate import Evaluator
 from agentrl.trainer.recording import FailureNotes, Recorder
 from agentrl.trainer.runtime import PolicyHost, RolloutHost, host_rollout
 from agentrl.trainer.sync import WeightSync
-from agentrl.trainer.tally import Tally
 from agentrl.watch.watch import Watch
 
 

@@ -15,14 +15,15 @@ from agentrl.config.load import load_config
 from agentrl.config.run import RunConfig
 from agentrl.engines.served import check_trainable
 from agentrl.learner.learner import check_sampling
+from agentrl.rollout.tally import Tally
 from agentrl.runs.folder import RunFolder
 from agentrl.runs.progress import Progress
 from agentrl.runs.reporter import Reporter
 from agentrl.runs.run import Run
 from agentrl.trainer.content import Plugins
+from agentrl.trainer.graph import grpo
 from agentrl.trainer.phases import imitation, reinforcement
 from agentrl.trainer.session import Session, open_session
-from agentrl.trainer.tally import Tally
 from agentrl.watch.watch import watch_run
 
 
@@ -70,6 +71,7 @@ class Trainer:
             resume=resume,
             reporter=reporter or Reporter(),
         )
+        grpo(config)
         self._tally = Tally()
         self._plugins = Plugins.load(config)
         self._train = self._plugins.samples("train")
