@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
 from agentrl.contracts.interaction import BaseInteraction
@@ -23,9 +23,9 @@ from agentrl.rollout.actor import Actor
 from agentrl.rollout.episode import Episode, EpisodeContext
 from agentrl.rollout.opening import Opening
 from agentrl.rollout.partner import Partner
-from agentrl.rollout.turnstile import Turnstile
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
+from agentrl.turnstile import Turnstile
 from agentrl.waits import waiting, within
 
 _UNBOUNDED = 1 << 40
@@ -106,20 +106,9 @@ class Rollout:
         """Close every tool, the rest too when one fails to."""
         await self._stack.aclose()
 
-    async def run_group(
-        self,
-        sample: Sample,
-        *,
-        group_id: str,
-        size: int,
-        seed: int,
-        sampling: SamplingConfig | None = None,
-    ) -> Group:
-        """Roll out one sample `size` times, concurrently, and score it."""
-        group = await self.play_group(
-            sample, group_id=group_id, size=size, seed=seed, sampling=sampling
-        )
-        return await self.score_group(group)
+    async def run_group(self, sample: Sample, **place: Any) -> Group:
+        """Roll out one sample as `play_group` does, and score it."""
+        return await self.score_group(await self.play_group(sample, **place))
 
     async def score_group(self, group: Group) -> Group:
         """Fill the ledgers of a complete group, and apply the failure policy."""

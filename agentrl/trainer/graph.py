@@ -38,8 +38,7 @@ def grpo(config: RunConfig, loop: Loop | None = None) -> DataflowGraph:
         >> loop.sync
     )
     for name, change in config.flow.replace.items():
-        where = f"flow.replace.{name}"
-        graph.replace(name, load_callable(change.node, change.config, where, base))
+        graph.replace(name, load_callable(change.node, change.config, f"flow.replace.{name}", base))
     for added in config.flow.insert:
         where = f"flow.insert after {added.after!r}"
         graph.insert(added.after, Node(load_callable(added.node, added.config, where, base)))

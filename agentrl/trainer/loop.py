@@ -19,10 +19,10 @@ from agentrl.flow.run import Passed
 from agentrl.flow.tickets import Ticket
 from agentrl.learner.learner import Learner
 from agentrl.rollout.metrics import age_metrics, rollout_metrics, signal_metrics, timing_metrics
-from agentrl.rollout.shares import Shares
 from agentrl.seed import derive_seed
 from agentrl.traces.record import Fate
 from agentrl.trainer.session import Session
+from agentrl.watch.shares import Shares
 
 
 class Recorded(dict[str, float]):
@@ -42,8 +42,7 @@ class Loop:
 
     def __init__(self, session: Session, learner: Learner) -> None:
         self._session, self._learner = session, learner
-        self._shares = Shares()
-        self._fates: Counter[str] = Counter()
+        self._shares, self._fates = Shares(), Counter[str]()
         self.drain: Callable[[], dict[str, float]] = dict  # what the flow measured
         self._rolled_out = self.began = time.monotonic()
 

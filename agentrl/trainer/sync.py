@@ -8,6 +8,7 @@ dies and starts again asks the publisher, and never gets half of an update.
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from agentrl.contracts.engine import Engine
@@ -23,27 +24,17 @@ DEADLINE_S = 3600.0
 _REMEDY = "look at the engine's process or server: it may be stopped, swapping or out of memory"
 
 
+@dataclass
 class WeightSync:
-    """Keeps one engine's weights in step with the trainer's."""
+    """Keeps one engine's weights in step with the trainer's; `parity` is what was measured."""
 
-    def __init__(
-        self,
-        run: Run,
-        engine: Engine,
-        weights: LiveWeights,
-        probe: ParityProbe,
-        *,
-        pause: bool,
-        deadline_s: float = DEADLINE_S,
-    ) -> None:
-        self.parity: dict[str, float] = {}
-        """What the last probe measured."""
-        self._run = run
-        self._engine = engine
-        self._weights = weights
-        self._probe = probe
-        self._pause = pause
-        self._deadline_s = deadline_s
+    run: Run
+    engine: Engine
+    weights: LiveWeights
+    probe: ParityProbe
+    pause: bool
+    deadline_s: float = DEADLINE_S
+    parity: dict[str, float] = field(default_factory=dict)
 
     @asynccontextmanager
     async def updating(self, version: int) -> AsyncIterator[None]:
@@ -53,10 +44,10 @@ class WeightSync:
             RunError: the engine failed; a checkpoint has been written.
         """
         async with AsyncExitStack() as stack:
-            free = stack.enter_async_context(self._weights.writing(version))
+            free = stack.enter_async_context(self.weights.writing(version))
             await self._needs(free, "the engine to let go of the weights")
-            if self._pause:
-                await self._needs(self._engine.sleep(), "the engine to sleep")
+            if self.pause:
+                await self._needs(self.engine.sleep(), "the engine to sleep")
             yield
 
     async def publish(self) -> None:
@@ -65,9 +56,9 @@ class WeightSync:
         Raises:
             RunError: it failed, or does not; a checkpoint has been written.
         """
-        await self._needs(self._engine.wake(), "the engine to wake")
-        await self._needs(self._engine.update_weights(self._weights), "the engine's update")
-        probe = self._probe.check(self._engine, self._weights.version)
+        await self._needs(self.engine.wake(), "the engine to wake")
+        await self._needs(self.engine.update_weights(self.weights), "the engine's update")
+        probe = self.probe.check(self.engine, self.weights.version)
         self.parity = await self._needs(probe, "the parity probe")
 
     async def _needs(self, work: Awaitable[T], what: str) -> T:
@@ -79,8 +70,8 @@ class WeightSync:
         wait = bounded(
             work,
             f"weight transfer: {what}",
-            f"step {self._run.progress.step}",
+            f"step {self.run.progress.step}",
             remedy=_REMEDY,
-            deadline_s=self._deadline_s,
+            deadline_s=self.deadline_s,
         )
-        return await self._run.needs(wait)
+        return await self.run.needs(wait)
