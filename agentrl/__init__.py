@@ -67,6 +67,11 @@ if TYPE_CHECKING:
     from agentrl.errors import NotReadyError as NotReadyError
     from agentrl.errors import RunError as RunError
     from agentrl.errors import ToolError as ToolError
+    from agentrl.flow.graph import DataflowGraph as DataflowGraph
+    from agentrl.flow.node import Node as Node
+    from agentrl.flow.node import Refuse as Refuse
+    from agentrl.flow.node import Step as Step
+    from agentrl.flow.tickets import Ticket as Ticket
     from agentrl.plugins.registry import load_interactions as load_interactions
     from agentrl.plugins.registry import load_tools as load_tools
     from agentrl.runs.reporter import Reporter as Reporter
@@ -104,6 +109,9 @@ _EXPORTS = {
     "agentrl.contracts.trajectory": "Branch Group Termination Trajectory Turn TurnKind",
     "agentrl.engines.scripted": "ScriptedEngine",
     "agentrl.errors": "AgentRLError ConfigError InfraError NotReadyError RunError ToolError",
+    "agentrl.flow.graph": "DataflowGraph",
+    "agentrl.flow.node": "Node Refuse Step",
+    "agentrl.flow.tickets": "Ticket",
     "agentrl.plugins.registry": "load_interactions load_tools",
     "agentrl.runs.reporter": "Reporter",
     "agentrl.sandbox.factory": "open_sandbox",

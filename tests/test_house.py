@@ -96,6 +96,24 @@ def test_nothing_behind_the_adapter_asks_what_a_plugin_has() -> None:
     assert found == set()
 
 
+def test_http_libraries_stay_behind_their_border() -> None:
+    imports = {
+        str(path.relative_to(ROOT)): {
+            name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.stmt)
+            for name in _imported(node)
+        }
+        for path in sources(ROOT)
+        if path.parent != ROOT / "clients"
+    }
+    tops = {path: {name.partition(".")[0] for name in names} for path, names in imports.items()}
+    assert [p for p, names in tops.items() if names & {"aiohttp", "h11", "httpx"}] == []
+    # What brings httpx2 has its exceptions translated where it is used.
+    bringing = {path for path, names in tops.items() if names & {"httpx2", "mcp", "openai"}}
+    assert [path for path in bringing if "agentrl.clients.border" not in imports[path]] == []
+
+
 def _imported(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]

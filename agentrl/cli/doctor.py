@@ -256,10 +256,10 @@ def _missing(name: str, error: ModuleNotFoundError) -> Check:
 def _smoke_call(config: "RunConfig", tool: "BaseTool", create_kwargs: dict[str, Any]) -> Check:
     import asyncio
 
+    from agentrl.cli.single_call import call_once, example_arguments
     from agentrl.contracts.tool import ToolOutcome, ToolRecord
     from agentrl.errors import AgentRLError
     from agentrl.rollout.services import RunServices
-    from agentrl.rollout.single_call import call_once, example_arguments
 
     arguments = example_arguments(tool)
 

@@ -5,7 +5,7 @@ import os
 import typer
 
 from agentrl import __version__
-from agentrl.cli import config, doctor, rollout, sandbox, tool, train
+from agentrl.cli import config, doctor, flow, rollout, sandbox, tool, train
 
 app = typer.Typer(
     name="agentrl",
@@ -22,6 +22,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(tool.app, name="tool")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(config.app, name="config")
+app.add_typer(flow.app, name="flow")
 
 
 def _print_version(wanted: bool) -> None:

@@ -64,9 +64,9 @@ def run(
     """Call a tool once, for real, as an episode would; print outcome, response and rewards."""
     import asyncio
 
+    from agentrl.cli.single_call import call_once
     from agentrl.config.sandbox import AutoSandboxConfig
     from agentrl.rollout.services import RunServices
-    from agentrl.rollout.single_call import call_once
 
     tool = _pick(source, name)
     parsed, kwargs = _json(arguments, "JSON"), _json(create, "--create")

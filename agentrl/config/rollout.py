@@ -1,7 +1,7 @@
 """How episodes are rolled out: budgets, sampling, failure policy, engine."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -83,7 +83,12 @@ class RolloutConfig(Section):
     """Versions that a trained token may lag behind the weights it updates. Above 0 the next
     rollouts run while the trainer updates; 0 is strictly on-policy."""
     oversample: Annotated[float, Field(ge=1)] = 1.0
-    """Groups begun for each that a step needs; a step takes the first to complete."""
+    """Groups begun for each that an on-policy step needs. The spares stand in for groups that a
+    filter refuses (`refill`); with `take: first` also for slow ones."""
+    take: Literal["fair", "first"] = "fair"
+    """Which groups a step takes. `fair`: every one begun is trained on; what would be too old at
+    the next step is waited for, the rest is first come first served. `first`: the first to
+    complete, late ones are thrown away: shorter steps, BIASED to short episodes."""
     refill: bool = False
     """Replace groups without a signal (all dropped, or all rewards equal) by further samples."""
     max_refills: PositiveInt = 64

@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat, SerializeAsAny, field_validator, model_
 
 from agentrl.config.base import Section
 from agentrl.config.engine import EngineConfig, TransformersEngineConfig
+from agentrl.config.flow import FlowConfig
 from agentrl.config.rewards import RewardConfig, check_names, check_weights
 from agentrl.config.rollout import RolloutConfig
 from agentrl.config.sandbox import AutoSandboxConfig, SandboxConfig
@@ -19,6 +20,7 @@ from agentrl.config.train import (
     SFTConfig,
     TrainConfig,
 )
+from agentrl.config.watch import WatchConfig
 
 
 class ModelConfig(Section):
@@ -77,6 +79,7 @@ class RunConfig(Section):
     sandbox: SandboxConfig = AutoSandboxConfig()
     engine: EngineConfig = TransformersEngineConfig()
     rollout: RolloutConfig = RolloutConfig()
+    flow: FlowConfig = FlowConfig()
     algorithm: SerializeAsAny[AlgorithmConfig] = AnyAlgorithmConfig()
     """`type` and that algorithm's own options."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -84,6 +87,7 @@ class RunConfig(Section):
     sft: SFTConfig = SFTConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    watch: WatchConfig = WatchConfig()
     base_dir: Path | None = Field(default=None, exclude=True)
     """The folder of the YAML file; set by the loader, relative plugin paths resolve against it."""
 

@@ -125,7 +125,8 @@ class HttpSandboxConfig(Section):
     queue_timeout_s: PositiveFloat = 300.0
     """How long the service may let a request wait, beyond the program's own time-outs."""
     retries: NonNegativeInt = 5
-    """Further attempts after 429, 5xx and connection errors, with exponential back-off."""
+    """Further attempts after 429, 5xx and connection errors, with exponential back-off; all of them
+    within twice the time that one may take."""
 
 
 SandboxConfig = Annotated[

@@ -1,6 +1,7 @@
 """One update of the policy: groups in, a better policy and metrics out.
 
-    before_train_step -> credit -> scores of other roles -> correction
+    credit: before_train_step -> credit
+    update: scores of other roles -> correction
     -> epochs x minibatches -> take_step -> after_train_step -> get_metrics
 
 The old log-probabilities are the engine's (with a correction: the trainer's, computed before the
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from agentrl.algorithms.base import Batch, Loss, MinibatchTotals, RLAlgorithm, TokenScores
+from agentrl.algorithms.samples import TrainSample
 from agentrl.config.rollout import SamplingConfig
 from agentrl.config.train import TrainConfig
 from agentrl.contracts.metric import Metric, reduce_metrics
@@ -69,23 +71,26 @@ class Learner:
                 f"`critic` nor `teacher` yet"
             )
 
-    def learn(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
-        """Learn from a step's groups.
+    def credit(self, step: int, groups: Sequence[Group]) -> list[TrainSample]:
+        """Let the algorithm say what each sampled token of a step is worth."""
+        self._algorithm.before_train_step(step, groups)
+        return list(self._algorithm.credit(groups))
+
+    def update(self, step: int, samples: Sequence[TrainSample]) -> dict[str, float]:
+        """Learn from a step's samples; those without a token to train are left out.
 
         Raises:
             RunError: the loss or gradient is not finite.
         """
-        algorithm = self._algorithm
-        algorithm.before_train_step(step, groups)
+        samples = [sample for sample in samples if sample.loss_mask.any()]
         metrics = {"actor/lr": self._optimizer.learning_rate}
-        samples = [sample for sample in algorithm.credit(groups) if sample.loss_mask.any()]
         metrics["train/sequences"] = float(len(samples))
         if samples:
             metrics |= reduce_metrics(self._update(step, Streams.of(samples)))
             if self._config.correction.type == "none":
                 recommend_correction(metrics["rollout/logprob_diff/mean"])
-        algorithm.after_train_step(step, metrics)
-        return metrics | reduce_metrics([algorithm.get_metrics()])
+        self._algorithm.after_train_step(step, metrics)
+        return metrics | reduce_metrics([self._algorithm.get_metrics()])
 
     def _update(self, step: int, streams: Streams) -> Iterator[Metrics]:
         """Take a step's optimizer steps; yield the metrics of their parts."""

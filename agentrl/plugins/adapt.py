@@ -2,7 +2,8 @@
 
 Behind this module every tool *is* a `BaseTool` and every interaction a `BaseInteraction`; nothing
 asks an object what it has. Classes that inherit our bases pass untouched; others are taken as
-written for verl: methods may be plain functions, return less than ours must, or be left out.
+written for verl: methods may be plain functions (they run in threads of their own, with time-outs
+in force), return less than ours must, or be left out.
 
 **An interaction of another library is scored by its turns alone.** verl never calls
 `calculate_score`: a class whose score is to count calls it itself, in `generate_response` (its
@@ -18,6 +19,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from agentrl.aside import call
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.message import Message
 from agentrl.contracts.tool import BaseTool, Services, ToolResponse, ToolSchema
@@ -72,7 +74,7 @@ class ForeignTool(BaseTool):
     async def create(
         self, instance_id: str | None = None, **kwargs: Any
     ) -> tuple[str, ToolResponse]:
-        created = await _ended(self.foreign.create(instance_id, **kwargs))
+        created = await call(self.foreign.create, instance_id, **kwargs)
         given, response = created if isinstance(created, tuple) else (created, None)
         return str(given or instance_id), _response(response)
 
@@ -80,7 +82,7 @@ class ForeignTool(BaseTool):
     async def execute(
         self, instance_id: str, parameters: dict[str, Any], **kwargs: Any
     ) -> tuple[ToolResponse, float, dict[str, Any]]:
-        result = await _ended(self.foreign.execute(instance_id, parameters, **kwargs))
+        result = await call(self.foreign.execute, instance_id, parameters, **kwargs)
         parts = result if isinstance(result, tuple) else (result,)
         response, reward, metrics, *_ = (*parts, None, None)
         return _response(response), _reward(reward, f"tool {self.name!r}"), dict(metrics or {})
@@ -104,14 +106,14 @@ class ForeignInteraction(BaseInteraction):
 
     @override
     async def start_interaction(self, instance_id: str | None = None, **kwargs: Any) -> str:
-        started = await _ended(self.foreign.start_interaction(instance_id, **kwargs))
+        started = await call(self.foreign.start_interaction, instance_id, **kwargs)
         return str(started or instance_id)
 
     @override
     async def generate_response(
         self, instance_id: str, messages: list[Message], **kwargs: Any
     ) -> tuple[bool, str, float, dict[str, Any]]:
-        answer = await _ended(self.foreign.generate_response(instance_id, messages, **kwargs))
+        answer = await call(self.foreign.generate_response, instance_id, messages, **kwargs)
         end, content, reward, extra = (*tuple(answer), None)[:4]
         reward = _reward(reward, f"interaction {self.name!r}")
         return bool(end), str(content or ""), reward, dict(extra or {})
@@ -124,21 +126,19 @@ class ForeignInteraction(BaseInteraction):
 async def _call(plugin: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     """Call a method that may be left out, with as much as it takes: some of verl's take nothing."""
     method: Callable[..., Any] = getattr(plugin, name, _nothing)
+    if method is _nothing:
+        return None
     parameters = inspect.signature(method).parameters
     kinds = {parameter.kind for parameter in parameters.values()}
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         kwargs = {key: value for key, value in kwargs.items() if key in parameters}
     if kinds <= {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
         args = ()
-    return await _ended(method(*args, **kwargs))
+    return await call(method, *args, **kwargs)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """Stand in for a method that was left out."""
-
-
-async def _ended(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
 
 
 def _response(value: Any) -> ToolResponse:

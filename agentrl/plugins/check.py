@@ -1,11 +1,15 @@
 """Samples against tools and interactions, before the first step instead of in the third hour."""
 
+import logging
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.tool import BaseTool
 from agentrl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 AGENTS = (None, "", "tool_agent", "single_turn_agent")
 """Values of `agent_name` that mean the one kind of episode there is; verl's defaults among them."""
@@ -21,11 +25,11 @@ def check_samples(
     Raises:
         ConfigError: one cannot, with its row and what to do.
     """
+    absent: set[str] = set()
     for sample in samples:
         offered_tools(sample, tools)
         choose_interaction(sample, interactions)
-        if not sample.tools_kwargs.keys() <= tools.keys():
-            _unknown(sample, "tools_kwargs", sample.tools_kwargs, tools)
+        absent |= _absent(sample, tools)
         if sample.agent_name not in AGENTS:
             raise ConfigError(
                 f"{sample.where}: agent_name is {sample.agent_name!r}, a loop of its own that is "
@@ -36,6 +40,8 @@ def check_samples(
                 f"{sample.where} has {media[0].kind}s in its prompt ({len(media)} in all); the "
                 f"policy has no eyes yet: use rows of text alone, or put the content into words"
             )
+    if absent:
+        logger.info("rows hold tools_kwargs for tools that this run has not: %s", sorted(absent))
 
 
 def offered_tools(sample: Sample, tools: Mapping[str, BaseTool]) -> Mapping[str, BaseTool]:
@@ -68,6 +74,18 @@ def choose_interaction(
             f"{sorted(interactions)}: correct the row, or add the interaction to its YAML"
         )
     return interactions[name]
+
+
+def _absent(sample: Sample, tools: Mapping[str, BaseTool]) -> set[str]:
+    """Return the tools that a row has arguments for and the run has not, as rows of verl's may.
+
+    Raises:
+        ConfigError: one of the names is a tool's but for a letter or two.
+    """
+    absent = sample.tools_kwargs.keys() - tools.keys()
+    if any(get_close_matches(name, tools, 1, 0.7) for name in absent):
+        _unknown(sample, "tools_kwargs", sample.tools_kwargs, tools)
+    return set(absent)
 
 
 def _unknown(

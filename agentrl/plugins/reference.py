@@ -19,6 +19,9 @@ from agentrl.errors import ConfigError, loading
 from agentrl.paths import resolve_path, shipped_root
 
 ENTRY_POINT_GROUP = "agentrl.plugins"
+_FILE_MODULE = "agentrl_plugin_"
+_MODULES: set[str] = set()
+"""Modules that plugins were loaded from, besides those of files."""
 
 
 def load_plugin(reference: str, *, base: Path | None = None) -> Any:
@@ -43,6 +46,11 @@ def load_plugin(reference: str, *, base: Path | None = None) -> Any:
             f"install its package, or name a file as path/file.py:{attribute}"
         )
     return _attribute(module, attribute, reference)
+
+
+def is_plugin(module_name: str) -> bool:
+    """Whether a plugin was loaded from this module."""
+    return module_name.startswith(_FILE_MODULE) or module_name in _MODULES
 
 
 def _import(name: str, reference: str) -> ModuleType | None:
@@ -70,7 +78,7 @@ def _shipped_module(name: str, base: Path | None) -> ModuleType | None:
 def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    name = f"agentrl_plugin_{path.stem}_{digest}"
+    name = f"{_FILE_MODULE}{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -94,7 +102,9 @@ def _from_entry_point(name: str) -> Any:
             f"plugin {name!r}: expected package.module.Class, path/file.py:Class or an entry "
             f"point of {ENTRY_POINT_GROUP!r}; installed entry points: {sorted(found.names)}"
         )
-    return found[name].load()
+    plugin = found[name].load()
+    _MODULES.add(found[name].module)
+    return plugin
 
 
 def _attribute(module: ModuleType, attribute: str, reference: str) -> Any:
@@ -104,4 +114,5 @@ def _attribute(module: ModuleType, attribute: str, reference: str) -> Any:
             f"plugin {reference!r}: {getattr(module, '__file__', module.__name__)} has no "
             f"{attribute!r}; its classes are {classes}"
         )
+    _MODULES.add(module.__name__)
     return getattr(module, attribute)

@@ -4,8 +4,10 @@
 Classes that inherit another library's base, or none, are adapted.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import Field
 
@@ -150,3 +152,17 @@ def construct(plugin: type[PluginT], where: str, *args: Any, **kwargs: Any) -> P
     """
     with loading(f"{where}: {plugin.__name__} does not take its config"):
         return plugin(*args, **kwargs)
+
+
+def load_callable(
+    reference: str, config: Mapping[str, Any], where: str, base: Path | None
+) -> Callable[..., Any]:
+    """Load a function with some arguments fixed, or an object of a class that can be called.
+
+    Raises:
+        ConfigError: there is none, or the class does not take its config.
+    """
+    found: Callable[..., Any] = load_plugin(reference, base=base)
+    if isinstance(found, type):
+        return cast(Callable[..., Any], construct(found, where, **config))
+    return partial(found, **config) if config else found

@@ -4,17 +4,15 @@ The names of its parameters tell which signature a function has; it is given wha
 parameters for, and its entry's `config` as keyword arguments.
 """
 
-import asyncio
 import copy
 import inspect
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from numbers import Real
 from typing import Any
 
 from typing_extensions import override
 
+from agentrl.aside import call
 from agentrl.contracts.message import text_of
 from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.contracts.scorer import Scorer
@@ -123,29 +121,6 @@ class RewardFunction(Scorer):
             for key, number in value.items()
             if key != "score" and isinstance(number, Real)
         ]
-
-
-async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return what a plain or async function returns; a plain one runs in a thread.
-
-    The thread is its own, so that one that hangs holds up neither others nor the program's end.
-    """
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **kwargs)
-    job: Future[tuple[Any, BaseException | None]] = Future()
-
-    def run() -> None:
-        try:
-            job.set_result((function(*args, **kwargs), None))
-        except BaseException as error:  # raised again where it is awaited
-            job.set_result((None, error))
-
-    job.set_running_or_notify_cancel()
-    threading.Thread(target=run, name="reward", daemon=True).start()
-    value, failure = await asyncio.wrap_future(job)
-    if failure is not None:
-        raise failure
-    return await value if inspect.isawaitable(value) else value
 
 
 def _written(trajectory: Trajectory) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from agentrl.aside import call
 from agentrl.config.rewards import TASK, RewardConfig
 from agentrl.config.rollout import FailurePolicy
 from agentrl.config.run import RunConfig
@@ -25,8 +26,9 @@ from agentrl.contracts.trajectory import Group, Termination, Trajectory
 from agentrl.errors import InfraError, RolloutError, boundary
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import construct, plugin_class
-from agentrl.rewards.functions import RewardFunction, call
+from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.settle import settle
+from agentrl.waits import waiting, within
 
 _AT_ONCE = 64
 """Calls of one scorer that run at once; its deadline does not run while a call waits its turn."""
@@ -112,13 +114,26 @@ async def _ask(
 
     async def ask(part: tuple[Trajectory, ...]) -> Sequence[Outcome]:
         try:
-            async with places:
+            await _place(terms, places, group)
+            try:
                 return await _attempts(terms, scorer, replace(group, trajectories=part))
+            finally:
+                places.release()
         except RolloutError as error:
             return [Failure.of(error)] * len(part)
 
     asked = await asyncio.gather(*(ask(part) for part in parts if part))
     return [outcome for outcomes in asked for outcome in outcomes]
+
+
+async def _place(terms: RewardConfig, places: asyncio.Semaphore, group: Group) -> None:
+    """Wait for one of the scorer's places; whoever holds one has a deadline."""
+    if not places.locked():
+        await places.acquire()
+        return
+    remedy = "the calls before it are slow: lower the entry's `timeout_s`, or look at what it calls"
+    with waiting(f"queue: scorer {terms.source!r}", f"group {group.id}", remedy=remedy):
+        await places.acquire()
 
 
 async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
@@ -134,8 +149,14 @@ async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[O
         reraise=True,
     ):
         with attempt, boundary(f"reward {terms.source!r}"):
-            async with asyncio.timeout(terms.timeout_s):
-                given = list(await call(scorer.score, group))
+            asked = within(
+                call(scorer.score, group),
+                f"scorer {terms.source!r}",
+                f"group {group.id}",
+                remedy="look at what it calls; it is given up at its `timeout_s`",
+                deadline_s=terms.timeout_s,
+            )
+            given = list(await asked)
             if (expected := len(group.trajectories)) != len(given):
                 raise ValueError(f"expected {expected} results, one a trajectory, got {given!r}")
             outcomes: list[Outcome] = [tuple(_entry(terms, e) for e in row) for row in given]

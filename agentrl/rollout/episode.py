@@ -9,8 +9,9 @@ this module as exceptions. What it leaves is scored when its group is complete.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
 from agentrl.contracts.call import ParsedTurn
@@ -18,16 +19,22 @@ from agentrl.contracts.engine import Sampling
 from agentrl.contracts.failure import Failure
 from agentrl.contracts.message import Message
 from agentrl.contracts.reward import RewardLedger
-from agentrl.contracts.sample import Sample
-from agentrl.contracts.tool import BaseTool, ToolOutcome, ToolRecord
+from agentrl.contracts.tool import ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Termination, Trajectory, TurnKind
 from agentrl.errors import RolloutError, ToolTimeoutError
 from agentrl.rollout.actor import Actor
+from agentrl.rollout.opening import LONG_CHARS, Opening, num_chars
 from agentrl.rollout.partner import Partner
 from agentrl.rollout.record import Record
 from agentrl.rollout.toolset import Toolset
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
+from agentrl.waits import waiting
+
+_ENGINE_REMEDY = (
+    "look at the engine: its process, its server's log, whether it is overloaded; the episode's "
+    "deadline is rollout.episode_timeout_s"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,14 +50,13 @@ class EpisodeContext:
 class Episode:
     """One rollout of one sample. Call `run` once.
 
-    `tools` are those offered to this sample; `partner` is None where nobody answers the policy.
+    `partner` is None where nobody answers the policy.
     """
 
     def __init__(
         self,
         context: EpisodeContext,
-        sample: Sample,
-        tools: Mapping[str, BaseTool],
+        opening: Opening,
         partner: Partner | None,
         *,
         episode_id: str,
@@ -59,20 +65,20 @@ class Episode:
     ) -> None:
         self._context = context
         self._config = context.config
-        self._sample = sample
+        self._opening = opening
         self._partner = partner
         self._id = episode_id
         self._seed = seed
         self._sampling = sampling
-        self._schemas = [tool.tool_schema.for_template() for tool in tools.values()]
+        self._schemas = opening.schemas
         self._record = Record.begin(
-            sample.prompt, config=context.config, context_limit=context.context_limit
+            opening.sample.prompt, config=context.config, context_limit=context.context_limit
         )
         self._tools = Toolset(
-            tools=tools,
+            tools=opening.tools,
             config=self._config,
             episode_id=episode_id,
-            kwargs=sample.tools_kwargs,
+            kwargs=opening.sample.tools_kwargs,
             started=self._record.started,
         )
 
@@ -101,7 +107,7 @@ class Episode:
     async def _dialogue(self) -> Termination:
         """Alternate turns until a reason to end."""
         record, config = self._record, self._config
-        record.set_prompt(self._context.renderer.prompt(self._sample.prompt, self._schemas))
+        record.set_prompt(self._opening.prompt())
         await self._tools.create()
         if self._partner is not None:
             await self._partner.start()
@@ -129,9 +135,15 @@ class Episode:
             seed=derive_seed(self._seed, record.count(TurnKind.POLICY)),
             stop_token_ids=self._context.renderer.stop_token_ids,
         )
-        parsed, completion = await self._context.actor.write(
-            record, self._schemas, sampling, session=self._id
-        )
+        with waiting(
+            "engine: generate",
+            f"episode {self._id}",
+            remedy=_ENGINE_REMEDY,
+            deadline_s=self._config.episode_timeout_s - began_s,
+        ):
+            parsed, completion = await self._context.actor.write(
+                record, self._schemas, sampling, session=self._id
+            )
         record.add_policy(completion, self._shown(parsed), began_s=began_s)
         return parsed, completion.finish_reason == "stop"
 
@@ -143,7 +155,7 @@ class Episode:
             self._append_calls(records)
             return Termination.INFRA_ERROR
         messages = self._tool_messages(records)
-        fits = self._answer(TurnKind.TOOL, messages, began_s=began_s, records=records)
+        fits = await self._answer(TurnKind.TOOL, messages, began_s=began_s, records=records)
         last = record.count(TurnKind.POLICY) >= self._config.max_assistant_turns
         if last and all(r.outcome is ToolOutcome.MODEL_ERROR for r in records):
             return Termination.MODEL_ERROR
@@ -163,10 +175,10 @@ class Episode:
             return Termination.INTERACTION_END
         if record.count(TurnKind.USER) >= self._config.max_user_turns:
             return Termination.MAX_TURNS
-        fits = self._answer(TurnKind.USER, [message], began_s=began_s)
+        fits = await self._answer(TurnKind.USER, [message], began_s=began_s)
         return None if fits else record.full
 
-    def _answer(
+    async def _answer(
         self,
         kind: TurnKind,
         messages: Sequence[Message],
@@ -177,9 +189,15 @@ class Episode:
         """Append a reply to the policy as the template renders it; return whether it fits."""
         record = self._record
         try:
-            continuation = self._context.renderer.reply(
-                record.context, record.messages, messages, self._schemas
+            render = partial(
+                self._context.renderer.reply,
+                record.context,
+                record.messages,
+                messages,
+                self._schemas,
             )
+            is_long = num_chars(messages) > LONG_CHARS
+            continuation = await asyncio.to_thread(render) if is_long else render()
         except RolloutError:
             self._append_calls(records)
             raise
@@ -212,14 +230,14 @@ class Episode:
         failures = [r.failure for turn in record.turns for r in turn.tool_records if r.failure]
         return Trajectory(
             id=self._id,
-            sample=self._sample,
+            sample=self._opening.sample,
             turns=tuple(record.turns),
             rewards=RewardLedger(tuple(entries)),
             termination=termination,
             failure=failure or (failures[-1] if failures else None),
             seed=self._seed,
             duration_s=record.elapsed(),
-            tool_schemas=tuple(self._schemas),
+            tool_schemas=self._schemas,
         )
 
     @property

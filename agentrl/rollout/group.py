@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
 from agentrl.contracts.interaction import BaseInteraction
@@ -21,11 +21,16 @@ from agentrl.plugins.check import check_samples, choose_interaction, offered_too
 from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import Actor
 from agentrl.rollout.episode import Episode, EpisodeContext
+from agentrl.rollout.opening import Opening
 from agentrl.rollout.partner import Partner
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
+from agentrl.turnstile import Turnstile
+from agentrl.waits import waiting, within
 
 _UNBOUNDED = 1 << 40
+_OPEN_DEADLINE_S = 1800.0
+"""Of a tool's `open`, which may load models or start servers."""
 
 
 class Rollout:
@@ -62,6 +67,7 @@ class Rollout:
         self._services = services
         self._template = renderer.template_digest
         self._stack = AsyncExitStack()
+        self._turnstile = Turnstile()
         self._places = asyncio.Semaphore(config.max_concurrent_episodes)
         self._context = EpisodeContext(
             config=config,
@@ -79,7 +85,13 @@ class Rollout:
         try:
             for tool in self.tools.values():
                 self._stack.push_async_callback(tool.close)  # one whose opening fails is closed too
-                await tool.open(self._services)
+                await within(
+                    tool.open(self._services),
+                    f"tool {tool.name!r}: open",
+                    "the run",
+                    remedy="look at what the tool starts or loads",
+                    deadline_s=_OPEN_DEADLINE_S,
+                )
         except BaseException:
             await self._stack.aclose()
             raise
@@ -94,7 +106,15 @@ class Rollout:
         """Close every tool, the rest too when one fails to."""
         await self._stack.aclose()
 
-    async def run_group(
+    async def run_group(self, sample: Sample, **place: Any) -> Group:
+        """Roll out one sample as `play_group` does, and score it."""
+        return await self.score_group(await self.play_group(sample, **place))
+
+    async def score_group(self, group: Group) -> Group:
+        """Fill the ledgers of a complete group, and apply the failure policy."""
+        return await self._scoring.score(group)
+
+    async def play_group(
         self,
         sample: Sample,
         *,
@@ -103,14 +123,17 @@ class Rollout:
         seed: int,
         sampling: SamplingConfig | None = None,
     ) -> Group:
-        """Roll out one sample `size` times, concurrently; a member's failure is its own."""
+        """Roll out one sample `size` times, unscored; a member's failure is its own."""
         sampling = sampling or self.config.sampling
+        await self._turnstile.enter()
+        tools = offered_tools(sample, self.tools)
+        opening = await Opening.render(sample, tools, self._context.renderer)
         try:
             async with asyncio.TaskGroup() as tasks:
                 members = [
                     tasks.create_task(
                         self._run_member(
-                            sample,
+                            opening,
                             f"{group_id}-{member}",
                             derive_seed(seed, member),
                             sampling,
@@ -121,14 +144,13 @@ class Rollout:
         except BaseExceptionGroup as failed:
             # A wrong configuration fails every member alike: one of the errors says it all.
             raise failed.exceptions[0] from None
-        group = Group(
+        return Group(
             id=group_id,
             sample=sample,
             trajectories=tuple(member.result() for member in members),
             sampling=sampling.model_dump(),
             template=self._template,
         )
-        return await self._scoring.score(group)
 
     async def run_groups(
         self,
@@ -173,18 +195,36 @@ class Rollout:
         check_samples(samples, self.tools, self._interactions)
 
     async def _run_member(
-        self, sample: Sample, episode_id: str, seed: int, sampling: SamplingConfig
+        self, opening: Opening, episode_id: str, seed: int, sampling: SamplingConfig
     ) -> Trajectory:
-        async with self._places:
+        await self._take_place(episode_id)
+        try:
             return await Episode(
                 self._context,
-                sample,
-                offered_tools(sample, self.tools),
-                self._partner(sample, episode_id),
+                opening,
+                self._partner(opening.sample, episode_id),
                 episode_id=episode_id,
                 seed=seed,
                 sampling=sampling,
             ).run()
+        finally:
+            self._places.release()
+
+    async def _take_place(self, episode_id: str) -> None:
+        """Wait for one of `max_concurrent_episodes` places, and for one's turn to begin.
+
+        Whoever holds a place gives it back by `episode_timeout_s`.
+        """
+        await self._turnstile.enter()
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        with waiting(
+            "queue: a place among rollout.max_concurrent_episodes",
+            f"episode {episode_id}",
+            remedy="look at what the running episodes wait for, or raise the limit",
+        ):
+            await self._places.acquire()
 
     def _partner(self, sample: Sample, episode_id: str) -> Partner | None:
         interaction = choose_interaction(sample, self._interactions)

@@ -57,7 +57,7 @@ def signal_metrics(
 
 def age_metrics(groups: Iterable[Group], version: int) -> dict[str, float]:
     """Say how many versions the trained tokens lag behind the weights that they update."""
-    versions = [*_versions(groups, trained=False)]
+    versions = [*_versions(groups)]
     if not versions:
         return {}
     ages = version - np.concatenate(versions)
@@ -65,12 +65,6 @@ def age_metrics(groups: Iterable[Group], version: int) -> dict[str, float]:
         "rollout/staleness/mean": float(ages.mean()),
         "rollout/staleness/max": float(ages.max()),
     }
-
-
-def staleness(group: Group, version: int) -> int:
-    """Return how many versions the group's oldest trained token lags behind `version`."""
-    oldest = min((int(v.min()) for v in _versions([group], trained=True)), default=version)
-    return version - oldest
 
 
 def timing_metrics(
@@ -109,12 +103,11 @@ def _reward_metrics(kept: Sequence[Trajectory]) -> dict[str, float]:
     return metrics | {f"reward/{s}/mean": sources[s] / len(kept) for s in sorted(sources)}
 
 
-def _versions(groups: Iterable[Group], *, trained: bool) -> Iterator[np.ndarray]:
+def _versions(groups: Iterable[Group]) -> Iterator[np.ndarray]:
     """Yield the versions of the kept trajectories' sampled tokens, turn by turn."""
     for turn in (turn for group in groups for t in group.kept for turn in t.policy_turns):
-        versions = turn.versions[turn.mask > 0] if trained else turn.versions
-        if len(versions):
-            yield versions
+        if len(turn.versions):
+            yield turn.versions
 
 
 def _policy_tokens(trajectory: Trajectory) -> int:

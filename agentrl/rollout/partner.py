@@ -1,9 +1,9 @@
 """The interaction of one episode: the user's side of its dialogue."""
 
-import asyncio
 import copy
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.message import Message
@@ -11,6 +11,11 @@ from agentrl.contracts.reward import RewardEntry, finite
 from agentrl.errors import boundary
 from agentrl.rollout.truncate import showable
 from agentrl.shield import quietly, shielded
+from agentrl.waits import within
+
+T = TypeVar("T")
+
+_REMEDY = "look at what the interaction waits for, or lower rollout.tool_timeout_s"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +46,10 @@ class Partner:
         """
         self._instance = self.episode_id
         with boundary(f"{self._what} start"):
-            async with asyncio.timeout(self.timeout_s):
-                self._instance = await self.interaction.start_interaction(
-                    self.episode_id, **copy.deepcopy(self.kwargs)
-                )
+            started = self.interaction.start_interaction(
+                self.episode_id, **copy.deepcopy(self.kwargs)
+            )
+            self._instance = await self._within(started, "start")
         self._started = True
 
     async def answer(self, messages: list[Message]) -> Answer:
@@ -55,11 +60,10 @@ class Partner:
         """
         assert self._instance is not None
         with boundary(f"{self._what} generate_response"):
-            async with asyncio.timeout(self.timeout_s):
-                answer = await self.interaction.generate_response(
-                    self._instance, copy.deepcopy(messages), **copy.deepcopy(self.kwargs)
-                )
-            end, content, reward, _ = answer
+            answer = self.interaction.generate_response(
+                self._instance, copy.deepcopy(messages), **copy.deepcopy(self.kwargs)
+            )
+            end, content, reward, _ = await self._within(answer, "generate_response")
             return Answer(end=bool(end), content=showable(str(content)), reward=finite(reward))
 
     async def rewards(self) -> list[RewardEntry]:
@@ -71,10 +75,8 @@ class Partner:
         if not self._started or self._instance is None:
             return []
         with boundary(f"{self._what} calculate_score"):
-            async with asyncio.timeout(self.timeout_s):
-                score = await self.interaction.calculate_score(
-                    self._instance, **copy.deepcopy(self.kwargs)
-                )
+            asked = self.interaction.calculate_score(self._instance, **copy.deepcopy(self.kwargs))
+            score = await self._within(asked, "calculate_score")
             return [RewardEntry(source="interaction", value=finite(score))]
 
     async def finalize(self) -> None:
@@ -88,6 +90,15 @@ class Partner:
                 f"{self._what} finalize",
                 self.timeout_s,
             )
+        )
+
+    async def _within(self, work: Awaitable[T], method: str) -> T:
+        return await within(
+            work,
+            f"{self._what}: {method}",
+            f"episode {self.episode_id}",
+            remedy=_REMEDY,
+            deadline_s=self.timeout_s,
         )
 
     @property

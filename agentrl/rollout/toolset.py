@@ -8,9 +8,9 @@ exponential back-off first; nothing a tool raises leaves this module except canc
 import asyncio
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -34,8 +34,12 @@ from agentrl.errors import (
 from agentrl.plugins.schema import violations
 from agentrl.rollout.truncate import showable, truncate
 from agentrl.shield import quietly, shielded
+from agentrl.waits import within
+
+T = TypeVar("T")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_REMEDY = "look at what the tool waits for, or lower rollout.tool_timeout_s"
 _NAMES = {"image": "an image", "video": "a video"}
 
 
@@ -102,8 +106,9 @@ class Toolset:
         for name in self._created:
             tool, instance = self.tools[name], self._instances[name]
             with boundary(f"tool {name!r} calc_reward"):
-                async with asyncio.timeout(self.config.tool_timeout_s):
-                    value = await tool.calc_reward(instance, **self._kwargs(name, "calc_reward"))
+                kwargs = self._kwargs(name, "calc_reward")
+                reward = tool.calc_reward(instance, **kwargs)
+                value = await self._within(reward, name, "calc_reward")
                 entries.append(RewardEntry(source=f"tool/{name}", value=finite(value)))
         return entries
 
@@ -116,12 +121,11 @@ class Toolset:
         self._instances[name] = self.episode_id
         with boundary(f"tool {name!r} create"):
             kwargs = self._kwargs(name, "create")
-            async with asyncio.timeout(self.config.tool_timeout_s):
-                match await tool.create(self.episode_id, **kwargs):
-                    case (str() as instance, _):
-                        self._instances[name] = instance
-                    case created:
-                        raise TypeError(f"expected (instance_id, ToolResponse), got {created!r}")
+            match await self._within(tool.create(self.episode_id, **kwargs), name, "create"):
+                case (str() as instance, _):
+                    self._instances[name] = instance
+                case created:
+                    raise TypeError(f"expected (instance_id, ToolResponse), got {created!r}")
         self._created.append(name)
 
     async def _execute(self, call: ToolCall, passed_limit: int | None) -> ToolRecord:
@@ -190,8 +194,8 @@ class Toolset:
         with boundary(f"tool {name!r}"):
             # A tool may write into what it is given: the record and a second attempt keep theirs.
             arguments, kwargs = copy.deepcopy(record.call.arguments), self._kwargs(name, "execute")
-            async with asyncio.timeout(self.config.tool_timeout_s):
-                result = await self.tools[name].execute(self._instances[name], arguments, **kwargs)
+            executed = self.tools[name].execute(self._instances[name], arguments, **kwargs)
+            result = await self._within(executed, name, "execute")
             match result:
                 case (ToolResponse() as response, reward, metrics):
                     return replace(
@@ -204,6 +208,16 @@ class Toolset:
             raise TypeError(
                 f"expected (ToolResponse, reward, metrics) from `execute`, got {str(result)[:200]}"
             )
+
+    async def _within(self, work: Awaitable[T], name: str, method: str) -> T:
+        """Await one method of a tool until its deadline."""
+        return await within(
+            work,
+            f"tool {name!r}: {method}",
+            f"episode {self.episode_id}",
+            remedy=_REMEDY,
+            deadline_s=self.config.tool_timeout_s,
+        )
 
     def _kwargs(self, name: str, method: str) -> dict[str, Any]:
         """Return a copy of what the sample gives to one method of a tool."""

@@ -22,7 +22,7 @@ from agentrl.config.load import read_yaml
 from agentrl.errors import ConfigError
 
 METRICS, TRACES, LOCK = "metrics.jsonl", "traces", ".lock"
-MAY_CHANGE = ("train.steps", "eval", "checkpoint", "output_dir", "name", "sandbox")
+MAY_CHANGE = ("train.steps", "eval", "checkpoint", "output_dir", "name", "sandbox", "watch")
 """Keys that a resumed run may set anew: none alters the steps that were taken."""
 _LOCKS: set[int] = set()
 

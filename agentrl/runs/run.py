@@ -26,8 +26,12 @@ from agentrl.runs.compute import Compute
 from agentrl.runs.folder import RunFolder
 from agentrl.runs.progress import Progress
 from agentrl.runs.reporter import Reporter
+from agentrl.waits import waiting
 
 T = TypeVar("T")
+
+WRITE_DEADLINE_S = 3600.0
+"""Of writing a checkpoint, the work of the compute thread before it included."""
 
 
 class Run:
@@ -134,7 +138,14 @@ class Run:
             states=states,
             keep=self._checkpoint.keep,
         )
-        await self.compute.run(write)
+        resource, remedy = f"disk: checkpoint {mark}", f"look at the disk of {self.folder.path}"
+        with waiting(resource, "the run", remedy=remedy, deadline_s=WRITE_DEADLINE_S):
+            try:
+                await self.compute.run(write, deadline_s=WRITE_DEADLINE_S)
+            except TimeoutError as error:
+                raise RunError(
+                    f"{resource}: {error}; {remedy}; the one before it is whole"
+                ) from error
         self._saved = mark
 
     def is_due(self, step: int) -> bool:

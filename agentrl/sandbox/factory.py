@@ -17,8 +17,12 @@ from agentrl.contracts.sandbox import Sandbox
 from agentrl.errors import NotReadyError
 from agentrl.sandbox.guest import Spawner
 from agentrl.sandbox.pool import Pool
+from agentrl.waits import DeadlineError, within
 
 logger = logging.getLogger(__name__)
+
+START_DEADLINE_S = 1800.0
+"""Of a sandbox's start, the building of its image included."""
 
 
 @asynccontextmanager
@@ -40,13 +44,13 @@ async def open_sandbox(config: SandboxConfig) -> AsyncIterator[Sandbox]:
 async def _started(config: SandboxConfig) -> Sandbox:
     if not isinstance(config, AutoSandboxConfig):
         sandbox = _backend(config)
-        await sandbox.start()
+        await _start(sandbox)
         return sandbox
     reasons = []
     for candidate in _candidates(config):
         sandbox = _backend(candidate)
         try:
-            await sandbox.start()
+            await _start(sandbox)
         except NotReadyError as error:
             reasons.append(str(error))
             continue
@@ -57,6 +61,19 @@ async def _started(config: SandboxConfig) -> Sandbox:
         + "; ".join(reasons)
         + ". Install one: `apt-get install bubblewrap`, or start a Docker daemon"
     )
+
+
+async def _start(sandbox: Sandbox) -> None:
+    try:
+        await within(
+            sandbox.start(),
+            f"sandbox {sandbox.name}: start",
+            "the run",
+            remedy="look whether the backend's daemon answers (`docker info`)",
+            deadline_s=START_DEADLINE_S,
+        )
+    except DeadlineError as error:
+        raise NotReadyError(str(error)) from error
 
 
 def make_pool(config: PoolConfig) -> Pool:

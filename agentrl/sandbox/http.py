@@ -5,42 +5,38 @@ again with growing pauses, elsewhere if there is an elsewhere; an address that d
 left out for a while.
 """
 
+import asyncio
 import base64
-import logging
+import contextlib
+import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
-import httpx
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+import pydantic
 from typing_extensions import override
 
+from agentrl.clients.border import RefusedError, TransientError
+from agentrl.clients.client import HttpClient
+from agentrl.clients.endpoints import Endpoint, Endpoints
+from agentrl.clients.retry import attempts, deadline
 from agentrl.config.sandbox import HttpSandboxConfig
 from agentrl.contracts.sandbox import RunRequest, RunResult, RunStatus, Sandbox, Session
-from agentrl.errors import NotReadyError, SandboxError, ToolError
-from agentrl.sandbox.endpoints import Endpoint, Endpoints
+from agentrl.errors import InfraError, NotReadyError, SandboxError, ToolError
 from agentrl.sandbox.fusion import RunCodeRequest, RunCodeResponse
 from agentrl.sandbox.wire import RunAnswer, RunBody, files_to_text
 
-logger = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S = 5.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+PROBE_TIMEOUT_S, OPEN_TIMEOUT_S = 5.0, 60.0
+LEFT_OUT_S = 5.0
+"""How long an address is not asked after it did not answer."""
 SERVER_NAME = "agentrl-sandbox"
+T = TypeVar("T")
 
 
-class BusyError(SandboxError):
-    """The service cannot take the request now; worth another attempt."""
+class Address(Endpoint):
+    """An address; `ours` says that it speaks our own protocol."""
 
-    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    ours = False
 
 
 class HttpSandbox(Sandbox):
@@ -50,49 +46,46 @@ class HttpSandbox(Sandbox):
 
     def __init__(self, config: HttpSandboxConfig) -> None:
         self._config = config
-        self._endpoints = Endpoints(config.urls)
-        self._client: httpx.AsyncClient | None = None
+        self._endpoints = Endpoints([Address(url) for url in config.urls])
+        self._client: HttpClient | None = None
 
     @override
     async def start(self) -> None:
-        """Open the connection pool and see who is there.
+        """See who is there.
 
         Raises:
             NotReadyError: no address answers.
         """
         token = os.environ.get(self._config.token_env)
-        limits = httpx.Limits(
-            max_connections=self._config.max_connections,
-            max_keepalive_connections=self._config.max_connections,
-        )
-        self._client = httpx.AsyncClient(
+        self._client = HttpClient(
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            limits=limits,
-            timeout=httpx.Timeout(CONNECT_TIMEOUT_S, pool=None),
+            max_connections=self._config.max_connections,
         )
-        reasons = [await self._probe(endpoint) for endpoint in self._endpoints.all]
-        if all(reason is not None for reason in reasons):
+        found = await asyncio.gather(*(self._probe(service) for service in self._endpoints.all))
+        if not any(found):
+            troubles = self._endpoints.troubles()
             await self.close()
             raise NotReadyError(
-                "sandbox http: " + "; ".join(filter(None, reasons)) + "; start a service with "
-                "`agentrl sandbox serve`, or correct sandbox.urls"
+                f"sandbox http: {troubles}; start a service with `agentrl sandbox serve`, or "
+                "correct sandbox.urls"
             )
 
-    async def _probe(self, endpoint: Endpoint) -> str | None:
-        """Find out whether the address is ours or SandboxFusion's; returns why neither, if so."""
+    async def _probe(self, service: Address) -> bool:
+        """Find out whether it is ours or SandboxFusion's; what is neither is left out."""
         try:
-            answer = await self._http.get(f"{endpoint.url}/healthz")
-            endpoint.ours = answer.status_code == 200 and SERVER_NAME in answer.text
-            if not endpoint.ours:
-                answer = await self._http.get(f"{endpoint.url}/v1/ping")
-                answer.raise_for_status()
-        except httpx.HTTPError as error:
-            endpoint.eject()
-            return f"{endpoint.url}: {error or type(error).__name__}"
-        return None
+            answer = await self._http.request(
+                "GET", f"{service.url}/healthz", timeout_s=PROBE_TIMEOUT_S
+            )
+            service.ours = answer.status_code == 200 and SERVER_NAME in answer.text
+            if not service.ours:
+                await self._http.ask("GET", f"{service.url}/v1/ping", timeout_s=PROBE_TIMEOUT_S)
+        except InfraError as error:
+            self._endpoints.down(service, str(error), for_s=LEFT_OUT_S)
+            return False
+        return True
 
     @property
-    def _http(self) -> httpx.AsyncClient:
+    def _http(self) -> HttpClient:
         if self._client is None:
             raise NotReadyError("the sandbox client is not open: use `async with` or start()")
         return self._client
@@ -111,56 +104,56 @@ class HttpSandbox(Sandbox):
 
     async def _run(self, request: RunRequest) -> RunResult:
         timeout_s = request.compile_timeout_s + request.run_timeout_s + self._config.queue_timeout_s
-        async for attempt in self._attempts():
-            with attempt, self._endpoints.take() as endpoint:
-                if endpoint.ours:
-                    body: Any = RunBody.of(request)
-                    answer = await self._post(endpoint, "/v1/run", body, timeout_s)
-                    return _result(RunAnswer.model_validate_json(answer.content))
-                body = RunCodeRequest.of(request)
-                answer = await self._post(endpoint, "/run_code", body, timeout_s)
-                response = RunCodeResponse.model_validate_json(answer.content)
-                files = {name: base64.b64decode(data) for name, data in response.files.items()}
-                return response.result(files)
+
+        async def run_on(service: Address) -> RunResult:
+            if service.ours:
+                body = RunBody.of(request)
+                answer = await self._ask(service, "POST", "/v1/run", body, timeout_s)
+                return _result(RunAnswer.model_validate_json(answer))
+            asked = RunCodeRequest.of(request)
+            answer = await self._ask(service, "POST", "/run_code", asked, timeout_s)
+            response = RunCodeResponse.model_validate_json(answer)
+            files = {name: base64.b64decode(data) for name, data in response.files.items()}
+            return response.result(files)
+
+        return await self._somewhere(run_on, timeout_s)
+
+    async def _somewhere(self, ask: Callable[[Address], Awaitable[T]], timeout_s: float) -> T:
+        """Ask a service, and again or another after a failure; one that hangs leaves time."""
+        limit = 2 * timeout_s
+        with sandbox_errors():
+            async with deadline(
+                "sandbox request",
+                limit,
+                key="twice its time-out",
+                troubles=self._endpoints.troubles,
+            ):
+                async for attempt in attempts(self._config.retries, deadline_s=limit):
+                    with attempt, self._endpoints.hold(self._endpoints.nearest()) as service:
+                        return await ask(service)
         raise AssertionError("unreachable")
 
-    def _attempts(self) -> AsyncRetrying:
-        return AsyncRetrying(
-            retry=retry_if_exception_type(BusyError),
-            stop=stop_after_attempt(1 + self._config.retries),
-            wait=_pause,
-            reraise=True,
-        )
-
-    async def _post(
-        self, endpoint: Endpoint, path: str, body: Any, timeout_s: float
-    ) -> httpx.Response:
+    async def _ask(
+        self, service: Address, method: str, path: str, body: Any, timeout_s: float
+    ) -> bytes:
+        if isinstance(body, pydantic.BaseModel):
+            body = body.model_dump_json().encode()
         try:
-            answer = await self._http.post(
-                endpoint.url + path,
-                content=body.model_dump_json(),
-                headers={"Content-Type": "application/json"},
-                timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S, pool=None),
+            answer = await self._http.ask(
+                method, service.url + path, body=body, timeout_s=timeout_s
             )
-        except httpx.HTTPError as error:
-            endpoint.eject()
-            raise BusyError(
-                f"sandbox at {endpoint.url}: {error or type(error).__name__}"
-            ) from error
-        if answer.status_code == 429 or answer.status_code >= 500:
-            after = answer.headers.get("retry-after", "")
-            raise BusyError(
-                f"sandbox at {endpoint.url}: {answer.status_code} {answer.text[:200]}",
-                float(after) if after.isdigit() else 0.0,
-            )
-        if answer.status_code in (401, 403):
-            raise SandboxError(
-                f"sandbox at {endpoint.url} refuses our token (environment variable "
-                f"{self._config.token_env}): {answer.text[:200]}"
-            )
-        if answer.status_code >= 400:
-            raise ToolError(f"sandbox refused the request: {answer.text[:500]}")
-        return answer
+        except TransientError as error:
+            if not error.status:
+                self._endpoints.down(service, str(error), for_s=LEFT_OUT_S)
+            raise
+        except RefusedError as error:
+            if error.status in (401, 403):
+                raise SandboxError(
+                    f"sandbox at {service.url} refuses our token (environment variable "
+                    f"{self._config.token_env}): {error.text[:200]}"
+                ) from error
+            raise ToolError(f"sandbox refused the request: {error.text[:500]}") from error
+        return answer.content
 
     @override
     async def open_session(self, *, memory_mb: int = 256, owner: str = "") -> Session:
@@ -169,37 +162,32 @@ class HttpSandbox(Sandbox):
         Raises:
             SandboxError: no address offers sessions, or none can open one.
         """
-        async for attempt in self._attempts():
-            with attempt, self._endpoints.take() as endpoint:
-                if not endpoint.ours:
-                    raise SandboxError(f"{endpoint.url} is no agentrl service: it has no sessions")
-                body = {"memory_mb": memory_mb, "owner": owner}
-                answer = await self.call(endpoint, "POST", "/v1/sessions", body, 60.0)
-                return HttpSession(self, endpoint, str(answer["id"]))
-        raise AssertionError("unreachable")
+        body = {"memory_mb": memory_mb, "owner": owner}
+
+        async def open_on(service: Address) -> Session:
+            if not service.ours:
+                raise SandboxError(f"{service.url} is no agentrl service: it has no sessions")
+            answer = await self._ask(service, "POST", "/v1/sessions", body, OPEN_TIMEOUT_S)
+            return HttpSession(self, service, str(json.loads(answer)["id"]))
+
+        return await self._somewhere(open_on, OPEN_TIMEOUT_S)
 
     async def call(
-        self, endpoint: Endpoint, method: str, path: str, body: Any, timeout_s: float
-    ) -> Any:
-        """Make one session call, which is never repeated: cells have effects."""
-        try:
-            answer = await self._http.request(
-                method, endpoint.url + path, json=body, timeout=httpx.Timeout(timeout_s, pool=None)
-            )
-        except httpx.HTTPError as error:
-            raise SandboxError(f"sandbox at {endpoint.url}: {error!r}") from error
-        if answer.status_code in (400, 404, 422):
-            raise ToolError(f"sandbox refused the request: {answer.text[:500]}")
-        if answer.status_code == 429:
-            raise BusyError(f"sandbox at {endpoint.url} is busy")
-        if answer.is_error:
-            raise SandboxError(f"sandbox at {endpoint.url}: {answer.status_code} {answer.text}")
-        return answer.json()
+        self, service: Address, method: str, path: str, body: Any, timeout_s: float
+    ) -> bytes:
+        """Make one session call, which is never repeated: cells have effects.
+
+        Raises:
+            SandboxError: the service failed.
+            ToolError: the service refused the request.
+        """
+        with sandbox_errors():
+            return await self._ask(service, method, path, body, timeout_s)
 
     @override
     async def close(self) -> None:
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
             self._client = None
 
     @override
@@ -210,8 +198,8 @@ class HttpSandbox(Sandbox):
 class HttpSession(Session):
     """A session that lives on a service."""
 
-    def __init__(self, sandbox: HttpSandbox, endpoint: Endpoint, name: str) -> None:
-        self._sandbox, self._endpoint, self._path = sandbox, endpoint, f"/v1/sessions/{name}"
+    def __init__(self, sandbox: HttpSandbox, service: Address, name: str) -> None:
+        self._sandbox, self._service, self._path = sandbox, service, f"/v1/sessions/{name}"
 
     @override
     async def run_cell(
@@ -229,27 +217,30 @@ class HttpSession(Session):
             "fetch_files": list(fetch_files),
         }
         answer = await self._sandbox.call(
-            self._endpoint, "POST", f"{self._path}/cells", body, timeout_s + 60.0
+            self._service, "POST", f"{self._path}/cells", body, timeout_s + 60.0
         )
-        return _result(RunAnswer.model_validate(answer))
+        return _result(RunAnswer.model_validate_json(answer))
 
     @override
     async def interrupt(self) -> None:
-        await self._sandbox.call(self._endpoint, "POST", f"{self._path}/interrupt", None, 10.0)
+        await self._sandbox.call(self._service, "POST", f"{self._path}/interrupt", None, 10.0)
 
     @override
     async def close(self) -> None:
-        await self._sandbox.call(self._endpoint, "DELETE", self._path, None, 30.0)
+        await self._sandbox.call(self._service, "DELETE", self._path, None, 30.0)
 
 
-_growing = wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
+@contextlib.contextmanager
+def sandbox_errors() -> Iterator[None]:
+    """Give what a service did the name that a sandbox's callers know.
 
-
-def _pause(state: RetryCallState) -> float:
-    """Return the next pause in seconds: growing, and at least what the service asked for."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.retry_after_s if isinstance(error, BusyError) else 0.0
-    return max(asked, _growing(state))
+    Raises:
+        SandboxError: it failed, or stayed busy.
+    """
+    try:
+        yield
+    except TransientError as error:
+        raise SandboxError(f"sandbox: {error}") from error
 
 
 def _result(answer: RunAnswer) -> RunResult:

@@ -23,6 +23,7 @@ from agentrl.sandbox.languages import Language, find_language, language_table, s
 from agentrl.sandbox.queue import FairQueue
 from agentrl.sandbox.sessions import SessionDesk
 from agentrl.sandbox.worker import Seat, Worker, WorkerLostError, end_workers, read_result
+from agentrl.waits import waiting
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,12 @@ class Pool(Sandbox):
         """
         language = self._check(request)
         for attempt in range(1, ATTEMPTS + 1):
-            seat = await self._seats.take(request.owner)
+            with waiting(
+                f"sandbox {self.name}: a free place",
+                f"program of {request.owner or 'a tool'}",
+                remedy="raise sandbox.workers, or look at the backend's daemon",
+            ):
+                seat = await self._seats.take(request.owner)
             lacking = seat.worker.missing.intersection(language.commands)
             if lacking:
                 self._seats.give(seat)
@@ -127,12 +133,19 @@ class Pool(Sandbox):
         stdin = request.stdin.encode("utf-8", "surrogatepass")
         code = request.code.encode("utf-8", "surrogatepass")
         seat.worker.executions += 1
-        frame = await seat.worker.exchange(
-            header,
-            [code, stdin, *request.files.values()],
-            timeout_s=request.compile_timeout_s + request.run_timeout_s + ANSWER_GRACE_S,
-            settled=lambda: self._release(seat),
-        )
+        timeout_s = request.compile_timeout_s + request.run_timeout_s + ANSWER_GRACE_S
+        with waiting(
+            f"sandbox {self.name}: run",
+            f"program of {request.owner or 'a tool'}",
+            remedy="look at the backend's daemon; the worker is replaced at the deadline",
+            deadline_s=timeout_s,
+        ):
+            frame = await seat.worker.exchange(
+                header,
+                [code, stdin, *request.files.values()],
+                timeout_s=timeout_s,
+                settled=lambda: self._release(seat),
+            )
         result = read_result(frame, sandbox_id=seat.worker.guest.sandbox_id, attempts=attempt)
         if result.status is RunStatus.SANDBOX_ERROR:
             raise WorkerLostError(f"sandbox {result.sandbox_id}: {frame.header.get('reason')}")

@@ -32,7 +32,7 @@ _WIDEST = 14_000
 """Bits of a number that Python still reads from its decimal digits (4,300)."""
 
 Split = Literal["train", "eval"]
-Fate = Literal["trained", "stale", "refilled", "surplus", "eval"]
+Fate = Literal["trained", "stale", "refilled", "refused", "surplus", "eval"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,26 +7,33 @@ whoever is cancelled; a disk that fails stops the run with the next call.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agentrl.aside import call
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import NotReadyError, RolloutError, RunError, boundary
 from agentrl.shield import shielded
 from agentrl.traces.record import Fate as Fate
 from agentrl.traces.record import Split, Trace
 from agentrl.traces.store import append_trace, cut_torn
+from agentrl.waits import DeadlineError, within
 
 FILES = {"train": "train.jsonl.gz", "eval": "eval.jsonl.gz"}
 _WAITING = 32
+DEADLINE_S = 900.0
+"""Of a place in the queue, and of everything accepted being written."""
+_REMEDY = "look at the disk: it may be full, remote and gone, or overloaded"
 
 
 class TraceWriter:
     """Writes the traces of one run into `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, deadline_s: float = DEADLINE_S) -> None:
         self._folder = folder
+        self._deadline_s = deadline_s
         self._queue: asyncio.Queue[Trace] = asyncio.Queue(_WAITING)
         self._sizes = dict.fromkeys(FILES.values(), 0)
         self._failure: RolloutError | None = None
@@ -41,7 +48,7 @@ class TraceWriter:
         """
         try:
             for name in self._sizes:
-                self._sizes[name] = await asyncio.to_thread(cut_torn, self._folder / name)
+                self._sizes[name] = await call(cut_torn, self._folder / name)
         except OSError as error:
             raise NotReadyError(f"traces folder {self._folder}: {error}") from error
         self._task = asyncio.create_task(self._write(), name="traces")
@@ -59,7 +66,7 @@ class TraceWriter:
             RunError: it could not be written.
         """
         try:
-            await shielded(self._queue.join())
+            await shielded(self._within(self._queue.join(), "the run's end"))
         finally:
             if self._task is not None:
                 self._task.cancel()
@@ -73,7 +80,8 @@ class TraceWriter:
             RunError: an earlier group could not be written.
         """
         self._check()
-        await self._queue.put(Trace(step=step, split=split, fate=fate, group=group))
+        trace = Trace(step=step, split=split, fate=fate, group=group)
+        await self._within(self._queue.put(trace), f"group {group.id}")
 
     async def flush(self) -> None:
         """Wait until everything accepted is written.
@@ -81,12 +89,29 @@ class TraceWriter:
         Raises:
             RunError: something could not be written.
         """
-        await self._queue.join()
+        await self._within(self._queue.join(), "the next step")
         self._check()
 
     def sizes(self) -> dict[str, int]:
         """Return each file's length in bytes, up to its last whole record."""
         return dict(self._sizes)
+
+    async def _within(self, work: Awaitable[None], waiter: str) -> None:
+        """Wait for the disk.
+
+        Raises:
+            RunError: it took longer than the deadline.
+        """
+        try:
+            await within(
+                work,
+                f"disk: traces in {self._folder}",
+                waiter,
+                remedy=_REMEDY,
+                deadline_s=self._deadline_s,
+            )
+        except DeadlineError as error:
+            raise RunError(str(error)) from error
 
     async def _write(self) -> None:
         while True:
@@ -95,7 +120,7 @@ class TraceWriter:
             try:
                 if self._failure is None:  # else it is lost: the run stops
                     with boundary(f"traces file {self._folder / name}"):
-                        written = asyncio.to_thread(append_trace, self._folder / name, trace)
+                        written = call(append_trace, self._folder / name, trace)
                         self._sizes[name] = await written
             except RolloutError as error:
                 self._failure = error

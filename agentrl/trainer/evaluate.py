@@ -12,12 +12,12 @@ from agentrl.contracts.sample import Sample
 from agentrl.contracts.trajectory import Group
 from agentrl.errors import RunError
 from agentrl.rollout.metrics import rollout_metrics, well_formed_share
+from agentrl.rollout.tally import Tally
 from agentrl.runs.reporter import Reporter
 from agentrl.runs.run import Run
 from agentrl.seed import derive_seed
 from agentrl.trainer.recording import Recorder
 from agentrl.trainer.runtime import RolloutHost
-from agentrl.trainer.tally import Tally
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +115,8 @@ class Evaluator:
         )
         if self._host.engine.failure is not None:
             await run.stop(self._host.engine.failure)
-        async with self._recorder.recorded(evaluation.groups, step=step, fate="eval"):
-            self._tally.count(evaluation.groups, executions=self._host.services.executions)
-            run.progress.success[step] = evaluation.success
-            run.folder.record_metrics(step, "eval", evaluation.metrics)
+        await self._recorder.begin(evaluation.groups, step=step, fate="eval")
+        self._tally.count(evaluation.groups, executions=self._host.services.executions)
+        run.progress.success[step] = evaluation.success
+        run.folder.record_metrics(step, "eval", evaluation.metrics)
+        self._recorder.end()

@@ -5,8 +5,7 @@ evidence on disk. Should it not come to its end, a checkpoint remembers the reco
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from agentrl.contracts.trajectory import Group, Trajectory
@@ -53,15 +52,16 @@ class Recorder:
         self._notes.look(group.trajectories)
         await self._traces.record(group, step=step, split=split, fate=fate)
 
-    @asynccontextmanager
-    async def recorded(
+    async def begin(
         self, groups: Sequence[Group], *, step: int, fate: Literal["trained", "eval"]
-    ) -> AsyncIterator[None]:
-        """Record a step's groups; they count once what is done with them has come to its end."""
+    ) -> None:
+        """Record groups; a checkpoint that is written before `end` leaves them out."""
         await self._traces.flush()
         self._folder.hold()
         split: Literal["train", "eval"] = "eval" if fate == "eval" else "train"
         for group in groups:
             await self.record(group, step=step, fate=fate, split=split)
-        yield
+
+    def end(self) -> None:
+        """Let them count."""
         self._folder.release()

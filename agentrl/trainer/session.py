@@ -19,6 +19,7 @@ from agentrl.engines.parity import ParityProbe
 from agentrl.engines.score import score_tokens
 from agentrl.engines.served import parity_config
 from agentrl.learner.optimizer import Optimizer
+from agentrl.rollout.tally import Tally
 from agentrl.runs.folder import TRACES
 from agentrl.runs.run import Run
 from agentrl.traces.writer import TraceWriter
@@ -27,7 +28,7 @@ from agentrl.trainer.evaluate import Evaluator
 from agentrl.trainer.recording import FailureNotes, Recorder
 from agentrl.trainer.runtime import PolicyHost, RolloutHost, host_rollout
 from agentrl.trainer.sync import WeightSync
-from agentrl.trainer.tally import Tally
+from agentrl.watch.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +45,7 @@ class Session:
     evaluator: Evaluator
     tally: Tally
     samples: Sequence[Sample]
+    watch: Watch
 
     @property
     def optimizer(self) -> Optimizer:
@@ -67,6 +69,7 @@ async def open_session(
     run: Run,
     tally: Tally,
     plugins: Plugins,
+    watch: Watch,
     *,
     train: Sequence[Sample],
     test: Sequence[Sample],
@@ -92,6 +95,7 @@ async def open_session(
             evaluator=Evaluator(config, run, host, recorder, tally, test),
             tally=tally,
             samples=train,
+            watch=watch,
         )
         run.progress.phase = "sft" if run.progress.sft_step < config.sft.steps else "step"
         session.begin_phase()

@@ -15,14 +15,16 @@ from agentrl.config.load import load_config
 from agentrl.config.run import RunConfig
 from agentrl.engines.served import check_trainable
 from agentrl.learner.learner import check_sampling
+from agentrl.rollout.tally import Tally
 from agentrl.runs.folder import RunFolder
 from agentrl.runs.progress import Progress
 from agentrl.runs.reporter import Reporter
 from agentrl.runs.run import Run
 from agentrl.trainer.content import Plugins
+from agentrl.trainer.graph import grpo
 from agentrl.trainer.phases import imitation, reinforcement
 from agentrl.trainer.session import Session, open_session
-from agentrl.trainer.tally import Tally
+from agentrl.watch.watch import watch_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +71,7 @@ class Trainer:
             resume=resume,
             reporter=reporter or Reporter(),
         )
+        grpo(config)
         self._tally = Tally()
         self._plugins = Plugins.load(config)
         self._train = self._plugins.samples("train")
@@ -128,12 +131,13 @@ class Trainer:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Session]:
         """Take the folder and open everything, where the run left it; `run` does this itself."""
-        with self._run.opened():
+        with self._run.opened(), watch_run(self.config.watch, self._run) as watch:
             async with open_session(
                 self.config,
                 self._run,
                 self._tally,
                 self._plugins,
+                watch,
                 train=self._train,
                 test=self._test,
             ) as session:

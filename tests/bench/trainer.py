@@ -145,7 +145,7 @@ class Update:
         )
 
     def __call__(self) -> None:
-        self._learner.learn(1, self._groups)
+        self._learner.update(1, self._learner.credit(1, self._groups))
 
 
 class Bare:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from agentrl.cli.single_call import call_once
 from agentrl.config.load import load_config
 from agentrl.contracts.sandbox import RunRequest
 from agentrl.data.task import load_task
@@ -11,7 +12,6 @@ from agentrl.errors import ConfigError
 from agentrl.plugins.registry import load_interactions, load_tools
 from agentrl.rewards.gsm8k import extract_answer, parse_number, response_is_correct
 from agentrl.rollout.services import RunServices
-from agentrl.rollout.single_call import call_once
 
 
 @pytest.mark.parametrize(

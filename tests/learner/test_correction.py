@@ -239,7 +239,7 @@ def update(
     # Any clipping bound does, because the ratio to the trainer's own logprobs is 1.
     algorithm = GRPO(GRPOConfig(scale_by_std=False))
     learner = Learner(policy, algorithm, optimizer, config, temperature=1.0, seed=0)
-    metrics = learner.learn(1, [group])
+    metrics = learner.update(1, learner.credit(1, [group]))
     return metrics, optimizer.gradients
 
 

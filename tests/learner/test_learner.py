@@ -47,6 +47,10 @@ def learner(policy: Model, algorithm: RLAlgorithm | None = None, **train: Any) -
     )
 
 
+def learn(of: Learner, step: int, groups: list[Group]) -> dict[str, float]:
+    return of.update(step, of.credit(step, groups))
+
+
 def batch_of(samples: list[TrainSample], *, packed: bool = False) -> Batch:
     return Streams.of(samples).batch(np.arange(len(samples)), packed=packed, device=CPU)
 
@@ -87,7 +91,7 @@ def test_what_stands_at_masked_positions_after_the_last_trained_token_is_ignored
 
 def test_nothing_to_learn_changes_nothing(policy: Model) -> None:
     before = [p.detach().clone() for p in policy.model.parameters()]
-    metrics = learner(policy).learn(1, [make_group([1, 1])])
+    metrics = learn(learner(policy), 1, [make_group([1, 1])])
     assert metrics == {"actor/lr": 1e-3, "train/sequences": 0}
     assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
 
@@ -129,7 +133,7 @@ class Diary(GRPO):
 
 def test_the_hooks_of_an_algorithm_are_called_in_order(policy: Model) -> None:
     algorithm = Diary()
-    metrics = learner(policy, algorithm).learn(7, [make_group([1, 0])])
+    metrics = learn(learner(policy, algorithm), 7, [make_group([1, 0])])
     assert algorithm.diary == ["before 7", "credit", "loss", "after 7: 2", "metrics"]
     assert metrics["mine/entries"] == 5
 
@@ -138,14 +142,14 @@ def test_all_passes_compare_with_the_logprobs_of_the_engine(policy: Model) -> No
     algorithm = Diary()
     group = make_group([1, 0, 0.5, 1], lengths=[3, 1, 4, 2])
     settings = {"epochs_per_step": 3, "minibatches_per_epoch": 2, "max_tokens_per_microbatch": 8}
-    learner(policy, algorithm, **settings).learn(1, [group])
+    learn(learner(policy, algorithm, **settings), 1, [group])
     sampled = [x for t in group.trajectories for x in t.turns[1].logprobs.tolist()]
     assert sorted(algorithm.seen) == pytest.approx(sorted(sampled * 3))
 
 
 def test_minibatches_are_as_many_as_configured_and_of_like_size(policy: Model) -> None:
     algorithm = Diary()
-    learner(policy, algorithm, minibatches_per_epoch=4).learn(1, [make_group([1, 0, 1, 0, 0])])
+    learn(learner(policy, algorithm, minibatches_per_epoch=4), 1, [make_group([1, 0, 1, 0, 0])])
     assert algorithm.sizes == [2, 1, 1, 1]
 
 
@@ -180,7 +184,7 @@ def test_a_reference_scores_the_samples(policy: Model) -> None:
         )
     expected = float(gaps.square().sum() / 2 / 4)
     assert expected > 0
-    assert one.learn(1, [group])["actor/kl_loss"] == pytest.approx(expected, rel=1e-4)
+    assert learn(one, 1, [group])["actor/kl_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights(policy: Model) -> None:
@@ -191,7 +195,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights(policy: M
 
     before = [p.detach().clone() for p in policy.model.parameters()]
     with pytest.raises(RunError, match=r"the loss is nan.*optimizer\.learning_rate"):
-        learner(policy, Broken(GRPOConfig())).learn(1, [make_group([1, 0])])
+        learn(learner(policy, Broken(GRPOConfig())), 1, [make_group([1, 0])])
     assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
 
 
@@ -204,10 +208,12 @@ def test_dropout_is_off_while_learning(policy: Model) -> None:
             modes.extend(module.training for module in policy.model.modules())
             return super().compute_loss(scores, batch, totals)
 
-    learner(policy.__class__(model=policy.model.train(), tokenizer=None, device=CPU)).learn(
-        1, [make_group([1, 1])]
+    learn(
+        learner(policy.__class__(model=policy.model.train(), tokenizer=None, device=CPU)),
+        1,
+        [make_group([1, 1])],
     )
-    learner(policy, Looking(GRPOConfig())).learn(1, [make_group([1, 0])])
+    learn(learner(policy, Looking(GRPOConfig())), 1, [make_group([1, 0])])
     assert modes and not any(modes)
 
 
@@ -226,7 +232,7 @@ def test_the_example_algorithm_reshapes_adjusts_itself_and_is_heard(policy: Mode
     (expected,) = [s for s in plain if len(s.token_ids) == 9]
     assert long[0].advantages[0] == pytest.approx(expected.advantages[0] - 0.5 * (6 - 3) / 3)
 
-    metrics = learner(policy, algorithm).learn(1, [group])
+    metrics = learn(learner(policy, algorithm), 1, [group])
     assert metrics["length_aware/mean_length"] == 4
     assert metrics["length_aware/target_length"] == pytest.approx(3 + 0.1 * (4 - 3))
     resumed = build()

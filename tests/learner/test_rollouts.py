@@ -97,7 +97,7 @@ async def test_an_update_raises_what_was_rewarded(policy: Model, renderer: Rende
         temperature=1.0,
         seed=0,
     )
-    metrics = learner.learn(1, groups)
+    metrics = learner.update(1, learner.credit(1, groups))
     assert weighted() > before
     # Only the first of four minibatches runs on the policy that sampled.
     assert metrics["rollout/logprob_diff/max"] < 1e-4

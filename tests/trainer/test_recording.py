@@ -50,14 +50,14 @@ def recorded(run: Path, split: str = "train") -> list[tuple[int, str, int]]:
 def test_a_run_stopped_by_a_loss_that_is_no_number_has_every_trajectory_on_disk(
     make_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = Learner.learn
+    learn = Learner.update
 
-    def not_a_number(self: Learner, step: int, groups: Sequence[Any]) -> dict[str, float]:
+    def not_a_number(self: Learner, step: int, samples: Sequence[Any]) -> dict[str, float]:
         if step == 2:
             raise RunError("the loss is nan")
-        return learn(self, step, groups)
+        return learn(self, step, samples)
 
-    monkeypatch.setattr(Learner, "learn", not_a_number)
+    monkeypatch.setattr(Learner, "update", not_a_number)
     config = make_config()
     with pytest.raises(RunError, match="the loss is nan"):
         Trainer(config).train()

@@ -3,7 +3,7 @@
     update_weights -> a folder of safetensors -> every replica: pause, load, drop caches, resume
 
 While weights are updated no request is under way: each is answered by one version. A replica that
-comes back gets the current weights before it serves again.
+comes (back) gets the current weights before it serves.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from agentrl.clients.border import TransientError
 from agentrl.config.engine import HttpEngineConfig
 from agentrl.contracts.engine import (
     Completion,
@@ -29,7 +30,7 @@ from agentrl.contracts.engine import (
 )
 from agentrl.engines.http.api import ServerApi, SglangApi
 from agentrl.engines.http.replicas import Replica
-from agentrl.engines.http.serving import ReplicaError, ServerPool, understood
+from agentrl.engines.http.serving import ServerPool, understood
 from agentrl.engines.http.vllm_native import ServerFacts, choose_api
 from agentrl.engines.tokens import token_list
 from agentrl.errors import ConfigError, EngineError, NotReadyError
@@ -77,6 +78,23 @@ class HttpEngine(Engine):
             await self.close()
             raise
 
+    async def add(self, url: str) -> None:
+        """Take in another server; it is brought the current weights before it serves.
+
+        Raises:
+            ConfigError: it is in use already.
+            NotReadyError: it does not answer, or does not take the weights.
+        """
+        await self._pool.add(url)
+
+    async def remove(self, url: str) -> None:
+        """Let go of a server when it has answered what it was asked; it stays up.
+
+        Raises:
+            ConfigError: it is not in use, or the last one.
+        """
+        await self._pool.remove(url)
+
     @override
     async def generate(self, prompt: Prompt, sampling: Sampling, *, session: str) -> Completion:
         """Complete one prompt on the session's replica, or on another if that one fails.
@@ -113,7 +131,9 @@ class HttpEngine(Engine):
                     return_exceptions=True,
                 )
                 for outcome in tried:
-                    if isinstance(outcome, BaseException) and not isinstance(outcome, ReplicaError):
+                    if isinstance(outcome, BaseException) and not isinstance(
+                        outcome, TransientError
+                    ):
                         raise outcome
                 answers = [one for one in tried if not isinstance(one, BaseException | None)]
                 if not answers:
@@ -216,6 +236,7 @@ class HttpEngine(Engine):
         except (EngineError, TimeoutError) as error:
             # What it computes with now is not known: it stays out until an update succeeds.
             self._pool.replicas.down(replica, f"weight update: {error or 'deadline passed'}")
+            replica.requests.end()
             raise
 
     def _write(self, weights: PublishedWeights) -> Path:

@@ -1,8 +1,9 @@
-"""Servers that are already running, as one: sticky sessions, health checks, retries, deadlines.
+"""Servers that are already running, as one: health checks, weights for newcomers, deadlines.
 
     ask -> the session's replica -> fails? -> out of service, another one -> ... -> deadline
 
-Used by whatever speaks to servers over HTTP; it knows paths and bodies, not what they mean.
+Used by whatever speaks to servers over HTTP; it knows paths and bodies, not what they mean. What is
+asked of any server (connections, retries, routing) is `agentrl.clients`.
 """
 
 import asyncio
@@ -11,23 +12,18 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-import httpx
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_random_exponential
-
+from agentrl.clients.border import RefusedError, TransientError
+from agentrl.clients.client import HttpClient
+from agentrl.clients.endpoints import Endpoints
+from agentrl.clients.retry import attempts, deadline
 from agentrl.config.engine import HttpEngineConfig
 from agentrl.engines.http.api import Call
-from agentrl.engines.http.replicas import Replica, Replicas
-from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.engines.http.replicas import Replica
+from agentrl.errors import ConfigError, EngineError, InfraError, NotReadyError
 
-CONNECT_TIMEOUT_S, HEALTH_TIMEOUT_S = 5.0, 5.0
-LONGEST_PAUSE_S = 5.0
+HEALTH_TIMEOUT_S = 5.0
 MISSES = 2
 """Of health checks in a row, before a replica's requests are sent to another."""
-
-
-class ReplicaError(EngineError):
-    """One replica failed; another may do."""
 
 
 class ServerPool:
@@ -36,7 +32,7 @@ class ServerPool:
     Args:
         config: where they are, and how patient to be.
         health_path: what is asked of one to see whether it is well.
-        welcome: awaited for a replica that comes back, before it serves again.
+        welcome: awaited for a replica that comes (back), before it serves.
     """
 
     def __init__(
@@ -46,7 +42,9 @@ class ServerPool:
         health_path: str = "/health",
         welcome: Callable[[Replica], Awaitable[None]] | None = None,
     ) -> None:
-        self.replicas = Replicas(config.urls)
+        self.replicas: Endpoints[Replica] = Endpoints([])
+        for url in config.urls:
+            self.replicas.add(Replica(url))
         self.version = 0
         """Of the weights that answer now; requests wait while `open` is not set."""
         self.open = asyncio.Event()
@@ -54,9 +52,8 @@ class ServerPool:
         self._config = config
         self._health_path = health_path
         self._welcome = welcome
-        self._client: httpx.AsyncClient | None = None
-        self._control: httpx.AsyncClient | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._client = self._control = HttpClient()
+        self._watches: dict[Replica, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Find out who is there.
@@ -65,27 +62,56 @@ class ServerPool:
             ConfigError: the key is not there.
             NotReadyError: no replica answers.
         """
-        limits = httpx.Limits(max_connections=self._config.max_connections)
-        timeout = httpx.Timeout(self._config.request_timeout_s, connect=CONNECT_TIMEOUT_S)
-        self._client = httpx.AsyncClient(headers=self._headers(), limits=limits, timeout=timeout)
+        headers, most = self._headers(), self._config.max_connections
+        self._client = HttpClient(headers=headers, max_connections=most)
         # Of its own, so that neither waits for a connection behind the requests.
-        timeout = httpx.Timeout(self._config.update_timeout_s, connect=CONNECT_TIMEOUT_S)
-        self._control = httpx.AsyncClient(headers=self._headers(), timeout=timeout)
+        self._control = HttpClient(headers=headers)
         await asyncio.gather(*(self._check(replica) for replica in self.replicas.all))
         if not self.replicas.serving:
             troubles = self.replicas.troubles()
             await self.close()
             raise NotReadyError(f"engine.urls: no server answers ({troubles}); start one")
-        self._watch = asyncio.create_task(self._watch_health(), name="http-engine-health")
+        for replica in self.replicas.all:
+            self._watch(replica)
+
+    async def add(self, url: str) -> None:
+        """Take a server in, which serves once it has the current weights.
+
+        Raises:
+            ConfigError: it is in use already.
+            NotReadyError: it does not answer, or does not take the weights.
+        """
+        replica = Replica(url)
+        self.replicas.add(replica)
+        await self._check(replica)
+        if not replica.healthy:
+            trouble = replica.trouble
+            self.replicas.remove(replica)
+            raise NotReadyError(f"expected a server to add, got {replica.url}: {trouble}")
+        self._watch(replica)
+
+    async def remove(self, url: str) -> None:
+        """Ask a server nothing more; returns when it has answered what it was asked.
+
+        Raises:
+            ConfigError: it is not in use, or the last one.
+        """
+        replica = self.replicas.find(url)
+        if len(self.replicas.all) == 1:
+            raise ConfigError(f"{replica.url} is the last server; add another one first")
+        self.replicas.remove(replica)
+        await self._unwatch(replica)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.request_timeout_s):
+                await replica.requests.settle()
+        replica.requests.end()
 
     async def close(self) -> None:
         """Let go of the servers, which stay up. May be called twice."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        for replica in list(self._watches):
+            await self._unwatch(replica)
         for client in (self._client, self._control):
-            if client is not None:
-                await client.aclose()
+            await client.close()
 
     async def served_model(self) -> str:
         """Return the name of the first model that is served.
@@ -93,15 +119,13 @@ class ServerPool:
         Raises:
             NotReadyError: there is none.
         """
-        assert self._control is not None
-        replica = self.replicas.serving[0]
+        url = self.replicas.serving[0].url + "/v1/models"
         try:
-            answer = await self._control.get(replica.url + "/v1/models")
-        except httpx.HTTPError as error:
-            raise NotReadyError(f"{replica.url}/v1/models: {error or type(error)}") from error
-        if answer.status_code != 200 or not answer.json().get("data"):
-            raise NotReadyError(f"{replica.url}/v1/models names no model; set engine.model")
-        return str(answer.json()["data"][0]["id"])
+            answer = await self._control.ask("GET", url, timeout_s=HEALTH_TIMEOUT_S)
+            with understood(answer.text):
+                return str(answer.json()["data"][0]["id"])
+        except InfraError as error:
+            raise NotReadyError(f"{url} names no model ({error}); set engine.model") from error
 
     async def look(self, replica: Replica, path: str) -> Any:
         """Return the JSON of a replica's page; None where it has no such page.
@@ -109,14 +133,13 @@ class ServerPool:
         Raises:
             NotReadyError: it does not answer.
         """
-        assert self._control is not None
+        url = replica.url + path
         try:
-            answer = await self._control.get(replica.url + path)
-            return answer.json() if answer.status_code == 200 else None
-        except httpx.HTTPError as error:
-            raise NotReadyError(f"{replica.url}{path}: {error or type(error)}") from error
-        except ValueError:
+            return (await self._control.ask("GET", url, timeout_s=HEALTH_TIMEOUT_S)).json()
+        except (RefusedError, ValueError):
             return None
+        except InfraError as error:
+            raise NotReadyError(f"{url} does not answer: {error}") from error
 
     @contextlib.asynccontextmanager
     async def deadline(self, what: str) -> AsyncIterator[None]:
@@ -125,16 +148,10 @@ class ServerPool:
         Raises:
             EngineError: it took longer.
         """
-        limit = self._config.request_timeout_s
-        try:
-            async with asyncio.timeout(limit):
+        limit, troubles = self._config.request_timeout_s, self.replicas.troubles
+        with engine_errors():
+            async with deadline(what, limit, key="engine.request_timeout_s", troubles=troubles):
                 yield
-        except TimeoutError:
-            troubles = self.replicas.troubles()
-            raise EngineError(
-                f"{what}: no answer within engine.request_timeout_s={limit:g}"
-                + (f" ({troubles})" if troubles else "")
-            ) from None
 
     async def ask(self, call: Call, session: str) -> tuple[Any, int]:
         """Send a call to the session's replica; after a failure, to the next.
@@ -143,15 +160,11 @@ class ServerPool:
             The answer, and the version of the weights that gave it.
 
         Raises:
-            EngineError: every attempt failed.
+            TransientError: every attempt failed.
+            RefusedError: the call is wrong.
         """
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ReplicaError),
-            stop=stop_after_attempt(1 + self._config.retries),
-            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_S),
-            reraise=True,
-        )
-        async for attempt in attempts:
+        config = self._config
+        async for attempt in attempts(config.retries, deadline_s=config.request_timeout_s):
             with attempt:
                 while True:
                     replica = await self.replicas.choose(session)
@@ -168,13 +181,14 @@ class ServerPool:
         """Send one call that an update, or the replica's loss, may end: None is returned then.
 
         Raises:
-            ReplicaError: this replica failed.
-            EngineError: the call is wrong.
+            TransientError: this replica failed.
+            RefusedError: the call is wrong.
         """
-        assert self._client is not None
+        limit = self._config.request_timeout_s
         try:
-            return await replica.requests.run(self._post(self._client, replica, call))
-        except ReplicaError:
+            with self.replicas.hold(replica):
+                return await replica.requests.run(self._post(self._client, replica, call, limit))
+        except TransientError:
             # It may be the request, an idle connection, or the replica: ask the replica.
             if replica.healthy:
                 await self._check(replica)
@@ -186,8 +200,8 @@ class ServerPool:
         Raises:
             EngineError: it failed.
         """
-        assert self._control is not None
-        await self._post(self._control, replica, call)
+        with engine_errors():
+            await self._post(self._control, replica, call, self._config.update_timeout_s)
 
     def _headers(self) -> dict[str, str]:
         name = self._config.api_key_env
@@ -197,47 +211,63 @@ class ServerPool:
             raise ConfigError(f"engine.api_key_env: the environment variable {name} is not set")
         return {"Authorization": f"Bearer {os.environ[name]}"}
 
-    async def _post(self, client: httpx.AsyncClient, replica: Replica, call: Call) -> Any:
-        try:
-            answer = await client.post(replica.url + call.path, json=dict(call.body))
-        except httpx.HTTPError as error:
-            why = str(error) or type(error).__name__
-            raise ReplicaError(f"{replica.url}{call.path}: {why}") from error
-        status = answer.status_code
-        if status >= 400:
-            transient = status == 429 or status >= 500
-            why = f"{replica.url}{call.path}: {status} {answer.text[:300]}"
-            raise ReplicaError(why) if transient else EngineError(why)
+    async def _post(
+        self, client: HttpClient, replica: Replica, call: Call, timeout_s: float
+    ) -> Any:
+        url = replica.url + call.path
+        answer = await client.ask("POST", url, body=dict(call.body), timeout_s=timeout_s)
         try:
             return answer.json() if answer.content[:1] in (b"{", b"[") else {}
         except ValueError as error:
-            raise ReplicaError(f"{replica.url}{call.path}: broken JSON: {error}") from error
+            raise TransientError(
+                f"{url}: broken JSON: {error} (expected a whole answer; see the server's log)"
+            ) from error
 
-    async def _watch_health(self) -> None:
-        await asyncio.gather(*(self._watch_replica(replica) for replica in self.replicas.all))
+    def _watch(self, replica: Replica) -> None:
+        name = f"health of {replica.url}"
+        self._watches[replica] = asyncio.create_task(self._watch_health(replica), name=name)
 
-    async def _watch_replica(self, replica: Replica) -> None:
+    async def _unwatch(self, replica: Replica) -> None:
+        watch = self._watches.pop(replica, None)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait([watch])
+
+    async def _watch_health(self, replica: Replica) -> None:
         while True:
             await asyncio.sleep(self._config.health_every_s)
             await self._check(replica)
 
     async def _check(self, replica: Replica) -> None:
-        """Ask one replica how it is; welcome one that comes back."""
-        assert self._control is not None
-        path = replica.url + self._health_path
+        """Ask one replica how it is; welcome one that comes (back)."""
+        url = replica.url + self._health_path
         try:
-            answer = await self._control.get(path, timeout=HEALTH_TIMEOUT_S)
-            answer.raise_for_status()
+            await self._control.ask("GET", url, timeout_s=HEALTH_TIMEOUT_S)
             if not replica.healthy and self._welcome is not None:
                 await self._welcome(replica)
-        except (httpx.HTTPError, EngineError, TimeoutError) as error:
+        except (InfraError, TimeoutError) as error:
             replica.missed += 1
             # A busy server may be late once; one that refuses is gone.
-            late = isinstance(error, httpx.TimeoutException)
+            late = isinstance(error, TransientError) and error.late
             if not (replica.healthy and late and replica.missed < MISSES):
                 self.replicas.down(replica, str(error) or type(error).__name__)
+                replica.requests.end()
             return
+        replica.missed = 0
         self.replicas.up(replica)
+
+
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Give what a server did the name that an engine's callers know.
+
+    Raises:
+        EngineError: it failed, or refused.
+    """
+    try:
+        yield
+    except (TransientError, RefusedError) as error:
+        raise EngineError(str(error)) from error
 
 
 @contextlib.contextmanager

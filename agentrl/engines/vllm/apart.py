@@ -15,19 +15,20 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 from typing_extensions import override
 
+from agentrl.clients.client import HttpClient
 from agentrl.config.engine import HttpEngineConfig, VllmEngineConfig
 from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
 from agentrl.engines.http.engine import HttpEngine
 from agentrl.engines.in_flight import InFlight
 from agentrl.engines.vllm.interpreter import check_python, end_server, kill_server, start_server
 from agentrl.engines.vllm.launch import ModelSpec
-from agentrl.errors import ConfigError, EngineError, NotReadyError
+from agentrl.errors import ConfigError, EngineError, InfraError, NotReadyError
 
 logger = logging.getLogger(__name__)
 
@@ -182,18 +183,18 @@ class ApartEngine(Engine):
         server, limit = self._server, self._config.start_timeout_s
         assert server is not None
         ends = time.monotonic() + limit
-        async with httpx.AsyncClient(timeout=2.0) as client:
+        async with AsyncExitStack() as stack:
+            client = HttpClient()
+            stack.push_async_callback(client.close)
             while time.monotonic() < ends:
                 if server.poll() is not None:
                     raise NotReadyError(
                         f"engine.python: {self._python}: vLLM's server ended with exit status "
                         f"{server.returncode} before it answered; see {self._log}"
                     )
-                try:
-                    if (await client.get(f"{self._url}/health")).status_code == 200:
-                        return
-                except httpx.HTTPError:
-                    pass
+                with suppress(InfraError):
+                    await client.ask("GET", f"{self._url}/health", timeout_s=2.0)
+                    return
                 await asyncio.sleep(0.2)
         await asyncio.to_thread(kill_server, server)
         raise NotReadyError(

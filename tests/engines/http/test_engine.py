@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from agentrl.config.engine import HttpEngineConfig
 from agentrl.contracts.engine import Sampling
 from agentrl.engines.http.chat import ChatEngine
 from agentrl.engines.http.engine import HttpEngine
-from agentrl.engines.http.replicas import Replicas
 from agentrl.errors import ConfigError, EngineError, NotReadyError
 from agentrl.rollout.actor import ChatActor
 from agentrl.templates.render import Renderer
@@ -275,15 +273,61 @@ async def test_a_chat_endpoint_plays_a_dialogue_with_tools(
     assert trajectory.termination == "answered"
 
 
-async def test_a_lost_replica_moves_only_its_own_sessions() -> None:
-    replicas = Replicas([f"http://{name}" for name in "abcd"])
-    for replica in replicas.all:
-        replicas.up(replica)
-    sessions = [f"session {i}" for i in range(400)]
-    before = {session: (await replicas.choose(session)).url for session in sessions}
-    assert min(Counter(before.values()).values()) > 60
-    replicas.down(replicas.all[2], "gone")
-    for session in sessions:
-        now = (await replicas.choose(session)).url
-        assert now == before[session] or before[session] == "http://c"
-        assert now != "http://c"
+async def test_a_newcomer_gets_the_current_weights_before_it_serves(servers: Any) -> None:
+    first, second = servers(2)
+    async with opened([first]) as engine:
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 4))
+        await engine.add(second.url + "/")
+        assert second.ask("/state")["weights"] == 4
+        done = await asyncio.gather(
+            *(ask(engine, [1], SAMPLING, session=f"s{i}") for i in range(8))
+        )
+        assert {token for one in done for token in one.token_ids} == {4}
+        assert [server.ask("/state")["served"] for server in (first, second)] == [4, 4]
+        with pytest.raises(ConfigError, match="is in use already; remove it first"):
+            await engine.add(second.url)
+
+
+async def test_a_removed_server_finishes_what_it_was_asked_and_gets_nothing_more(
+    servers: Any,
+) -> None:
+    group = servers(2, delay_s=0.5)
+    async with opened(group) as engine:
+        running = asyncio.gather(*(ask(engine, [1], SAMPLING, session=f"s{i}") for i in range(6)))
+        await asyncio.sleep(0.2)
+        await engine.remove(group[0].url)
+        assert group[0].ask("/state")["served"] == 3
+        assert [len(done.token_ids) for done in await running] == [3] * 6
+        await asyncio.gather(*(ask(engine, [1], SAMPLING, session=f"s{i}") for i in range(6)))
+        assert [server.ask("/state")["served"] for server in group] == [3, 9]
+        with pytest.raises(ConfigError, match="is the last server; add another one first"):
+            await engine.remove(group[1].url)
+        with pytest.raises(ConfigError, match="expected one of the addresses in use"):
+            await engine.remove(group[0].url)
+
+
+async def test_a_server_that_does_not_answer_or_takes_no_weights_is_not_added(
+    servers: Any,
+) -> None:
+    async with opened(servers(1)) as engine:
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
+        with pytest.raises(NotReadyError, match="expected a server to add"):
+            await engine.add(f"http://127.0.0.1:{free_port()}")
+        with pytest.raises(NotReadyError, match="/pause"):
+            await engine.add(servers(1, "strange")[0].url)
+        assert len((await ask(engine, [1], SAMPLING, session="a")).token_ids) == 3
+        assert engine.drain_metrics()["engine/replicas"] == 1
+
+
+async def test_a_server_added_during_an_update_serves_the_new_weights(servers: Any) -> None:
+    first, second = servers(2, delay_s=0.3)
+    async with opened([first]) as engine:
+        await engine.update_weights(published(torch.nn.Linear(2, 2), 1))
+        running = asyncio.create_task(ask(engine, [1], SAMPLING, session="a"))
+        await asyncio.sleep(0.1)
+        updating = asyncio.create_task(engine.update_weights(published(torch.nn.Linear(2, 2), 2)))
+        await asyncio.sleep(0.05)
+        await engine.add(second.url)
+        assert second.ask("/state")["weights"] == 2
+        await updating
+        assert (await running).versions == [1, 1, 1]

@@ -3,7 +3,7 @@ from learner_support import make_trajectory, make_turn
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.tool import ToolCall, ToolOutcome, ToolRecord
 from agentrl.contracts.trajectory import Group, TurnKind
-from agentrl.trainer.tally import Tally
+from agentrl.rollout.tally import Tally
 
 
 def group(*outcomes: ToolOutcome, reward: float = 1.0, dropped: bool = False) -> Group:

@@ -1,0 +1,130 @@
+"""Waits with names: who waits for what, how long already, when it ends by itself, and the remedy.
+
+Whatever awaits something that can be long does so inside `waiting`; what has no deadline of its
+own is awaited by `bounded`. The registry is one for the process and can be read from any thread,
+also while the event loop is blocked: that is how `agentrl.watch` tells what a silent run waits for.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar
+
+from agentrl.errors import InfraError
+
+T = TypeVar("T")
+
+_OPEN: dict[int, "Wait"] = {}
+"""Setting, deleting and listing are one operation each of the interpreter's: no lock is needed."""
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Wait:
+    """One wait; it is in the registry while its `with` block runs.
+
+    Attributes:
+        resource: what is waited for (`engine vllm: generate`, `tool 'search': execute`).
+        waiter: who waits, its kind first (`episode step3-1-0`, `step 12`).
+        remedy: what a person can do about it.
+        deadline_s: seconds after which it ends by itself; None where that is not known.
+        began: its start on the monotonic clock, in seconds.
+        task: what waits, where that is a task of an event loop.
+    """
+
+    resource: str
+    waiter: str
+    remedy: str
+    deadline_s: float | None = None
+    began: float = 0.0
+    task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
+    told_s: float = 0.0
+    """The age at which it was told last; the watch's business."""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    def __enter__(self) -> None:
+        """Begin to wait."""
+        self.began = time.monotonic()
+        self.task = _current_task()
+        _OPEN[id(self)] = self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Have what was waited for, or give up."""
+        self.task = None
+        del _OPEN[id(self)]
+
+
+def waiting(resource: str, waiter: str, *, remedy: str, deadline_s: float | None = None) -> Wait:
+    """Register a wait while the body of a `with` statement runs; it ends nothing by itself."""
+    return Wait(resource, waiter, remedy, deadline_s)
+
+
+class DeadlineError(TimeoutError):
+    """A wait passed its own deadline."""
+
+
+async def within(
+    work: Awaitable[T], resource: str, waiter: str, *, remedy: str, deadline_s: float
+) -> T:
+    """Await `work` as a named wait that ends at its deadline.
+
+    Raises:
+        DeadlineError: it did not end within `deadline_s` seconds, or came later than that because
+            it held the event loop, where no time-out could reach it.
+    """
+    deadline = asyncio.timeout(deadline_s)
+    wait = waiting(resource, waiter, remedy=remedy, deadline_s=deadline_s)
+    try:
+        with wait:
+            async with deadline:
+                result = await work
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise DeadlineError(_passed(wait)) from error
+    if wait.age_s > deadline_s:
+        raise DeadlineError(_passed(wait))
+    return result
+
+
+async def bounded(
+    work: Awaitable[T], resource: str, waiter: str, *, remedy: str, deadline_s: float
+) -> T:
+    """Await `work` as `within` does, where it is a backend's fault when it does not end.
+
+    Raises:
+        InfraError: it passed its deadline.
+    """
+    try:
+        return await within(work, resource, waiter, remedy=remedy, deadline_s=deadline_s)
+    except DeadlineError as error:
+        raise InfraError(str(error)) from error
+
+
+def open_waits() -> list[Wait]:
+    """Return the waits under way, the oldest first."""
+    return sorted(_OPEN.values(), key=lambda wait: wait.began)
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # outside of an event loop: a thread waits
+        return None
+
+
+def _passed(wait: Wait) -> str:
+    return (
+        f"{wait.resource}: {wait.waiter} waited for {wait.age_s:.3g} s, longer than its deadline "
+        f"of {wait.deadline_s:g} s; {wait.remedy}"
+    )
