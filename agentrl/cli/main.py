@@ -5,7 +5,7 @@ import os
 import typer
 
 from agentrl import __version__
-from agentrl.cli import config, doctor, flow, rollout, sandbox, tool, train
+from agentrl.cli import config, doctor, flow, rollout, sandbox, status, tool, train
 
 app = typer.Typer(
     name="agentrl",
@@ -19,6 +19,7 @@ app.command("sft")(train.sft)
 app.command("eval")(train.evaluate)
 app.command("rollout")(rollout.rollout)
 app.command("doctor")(doctor.doctor)
+app.command("status")(status.status)
 app.add_typer(tool.app, name="tool")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(config.app, name="config")

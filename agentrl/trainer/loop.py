@@ -133,7 +133,7 @@ class Loop:
         taken = {ticket.position for ticket in tickets}
         progress.pending[:] = [p for p in progress.pending if p not in taken]
         session.tally.count(groups, executions=session.host.services.executions)
-        metrics["sandbox/executions"] = float(session.tally.executions)
+        metrics |= {"sandbox/executions": float(session.tally.executions)} | session.watch.metrics()
         metrics |= session.engine.drain_metrics() | session.sync.parity | self.drain()
         session.run.folder.record_metrics(step, "train", metrics)
         session.run.reporter.step_finished(step, metrics)

@@ -1,10 +1,12 @@
 """`status.json` in a run's folder: the last sign of life, and what the run waits for."""
 
+import fcntl
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentrl.errors import ConfigError
+from agentrl.runs.folder import LOCK
 from agentrl.waits import Wait
 
 STATUS = "status.json"
@@ -80,3 +82,15 @@ class Status(BaseModel):
                 f"{path}: expected a run's status, got something else "
                 f"({error.error_count()} faults); delete the file, a live run writes it again"
             ) from error
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether a process holds the run's folder, on this machine."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
