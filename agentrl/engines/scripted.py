@@ -91,13 +91,13 @@ class ScriptedEngine(Engine):
         )
         version = self.policy_version
         written = self._encode(self._reply(session, turn, prompt_ids))
-        stops = [i for i, token in enumerate(written) if token in sampling.stop_token_ids]
-        token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops[:1])])]
+        stops = [written.index(token) for token in sampling.stop_token_ids if token in written]
+        token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops)])]
         delay_s = self._delay_s + self._token_delay_s * len(token_ids)
         if delay_s > 0:
             await asyncio.sleep(delay_s)
         # A reply that simply ends counts as stopped; only the budget cuts it short.
-        stopped = bool(stops) and stops[0] < len(token_ids)
+        stopped = bool(stops) and min(stops) < len(token_ids)
         complete = stopped or len(written) <= sampling.max_tokens
         logprobs = [self._logprob] * len(token_ids)
         return completion(token_ids, logprobs, version, "stop" if complete else "length")

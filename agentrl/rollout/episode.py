@@ -29,6 +29,7 @@ from agentrl.rollout.record import Record
 from agentrl.rollout.toolset import Toolset
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
+from agentrl.turnstile import Turnstile
 from agentrl.waits import waiting
 
 _ENGINE_REMEDY = (
@@ -45,6 +46,7 @@ class EpisodeContext:
     actor: Actor
     renderer: Renderer
     context_limit: int
+    turnstile: Turnstile
 
 
 class Episode:
@@ -116,6 +118,7 @@ class Episode:
                 return record.full
             if record.count(TurnKind.POLICY) >= config.max_assistant_turns:
                 return Termination.MAX_TURNS
+            await self._context.turnstile.enter()
             parsed, finished = await self._policy_turn()
             if not finished:
                 # With room left, it was the limit of one turn that cut it.
@@ -151,6 +154,7 @@ class Episode:
         """Run the turn's calls and append what they returned."""
         record, began_s = self._record, self._record.elapsed()
         records = await self._tools.execute(parsed.calls, limit=self._max_calls)
+        await self._context.turnstile.enter()
         if any(r.outcome is ToolOutcome.INFRA_ERROR for r in records):
             self._append_calls(records)
             return Termination.INFRA_ERROR

@@ -67,13 +67,13 @@ class Rollout:
         self._services = services
         self._template = renderer.template_digest
         self._stack = AsyncExitStack()
-        self._turnstile = Turnstile()
         self._places = asyncio.Semaphore(config.max_concurrent_episodes)
         self._context = EpisodeContext(
             config=config,
             actor=actor,
             renderer=renderer,
             context_limit=min((limit for limit in limits if limit), default=_UNBOUNDED),
+            turnstile=Turnstile(),
         )
 
     async def __aenter__(self) -> Self:
@@ -125,7 +125,7 @@ class Rollout:
     ) -> Group:
         """Roll out one sample `size` times, unscored; a member's failure is its own."""
         sampling = sampling or self.config.sampling
-        await self._turnstile.enter()
+        await self._context.turnstile.enter()
         tools = offered_tools(sample, self.tools)
         opening = await Opening.render(sample, tools, self._context.renderer)
         try:
@@ -215,7 +215,7 @@ class Rollout:
 
         Whoever holds a place gives it back by `episode_timeout_s`.
         """
-        await self._turnstile.enter()
+        await self._context.turnstile.enter()
         if not self._places.locked():
             await self._places.acquire()
             return

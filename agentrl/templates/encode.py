@@ -11,7 +11,7 @@ have other texts, known to nobody, in one call: so the words between get the tok
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +88,10 @@ class ContentEncoder:
         ids = tokenizer.encode(self.plain(shown), add_special_tokens=False).ids
         return table[np.array(ids, dtype=np.int64)]
 
-    def decode(self, token_ids: Iterable[int]) -> str:
+    def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Return the text of any tokens, special ones included."""
-        ids = [int(i) for i in token_ids]
+        # An array, because transformers looks at every element of a list.
+        ids = np.asarray(token_ids, dtype=np.int64)
         return str(
             self._tokenizer.decode(
                 ids, skip_special_tokens=False, clean_up_tokenization_spaces=False

@@ -179,9 +179,9 @@ class Renderer:
 
     def decode(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Return the text of a policy turn without its stop token and its template's frame."""
-        ids = [int(i) for i in token_ids]
-        if ids and ids[-1] in self.stop_token_ids:
-            ids.pop()
+        ids = np.asarray(token_ids, dtype=np.int64)
+        if len(ids) and int(ids[-1]) in self.stop_token_ids:
+            ids = ids[:-1]
         return self._speech.unframed(self._encoder.decode(ids))
 
     def why_branches(self, kind: Kind, *, with_tools: bool) -> str:
