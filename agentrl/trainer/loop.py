@@ -85,8 +85,8 @@ class Loop:
         rollout = self._session.config.rollout
         if not rollout.refill or self._fates["refilled"] >= rollout.max_refills:
             return None
-        learns = self._session.policy.algorithm.has_signal(group)
-        return None if learns else Refuse("no signal")
+        learns = self._session.policy.algorithm.has_signal
+        return None if learns(group) else Refuse("no signal")
 
     async def record(self, groups: list[Group], step: Step) -> Recorded:
         """Send a step's groups to the disk before it learns from them, and look at them.

@@ -67,11 +67,6 @@ class WeightSync:
         Raises:
             RunError: it failed or took too long; a checkpoint has been written.
         """
-        wait = bounded(
-            work,
-            f"weight transfer: {what}",
-            f"step {self.run.progress.step}",
-            remedy=_REMEDY,
-            deadline_s=self.deadline_s,
-        )
+        who, what = f"step {self.run.progress.step}", f"weight transfer: {what}"
+        wait = bounded(work, what, who, remedy=_REMEDY, deadline_s=self.deadline_s)
         return await self.run.needs(wait)

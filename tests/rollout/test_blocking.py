@@ -21,6 +21,9 @@ class Holding(Adder):
 class Plain:
     """Another library's: no base of ours, and no coroutine."""
 
+    def create(self, instance_id: str | None = None, **kwargs: Any) -> str | None:
+        return instance_id
+
     def execute(self, instance_id: str, parameters: dict[str, Any], **kwargs: Any) -> Any:
         time.sleep(0.4)
         return ToolResponse(text="slow"), 0.0, {}
