@@ -38,10 +38,12 @@ def status(
         console.print(f"the event loop is held by {found.loop_held_by}")
     if not alive or not found.waits:
         return
-    table = Table("waited", "of at most", "for", "who", "remedy", box=None, pad_edge=False)
+    table = Table("waited", "of at most", "for", "who", box=None, pad_edge=False)
     for wait in found.waits:
         most = f"{wait.deadline_s:.0f} s" if wait.deadline_s else "-"
-        table.add_row(f"{wait.age_s:.0f} s", most, wait.resource, wait.waiter, wait.remedy)
+        table.add_row(f"{wait.age_s:.0f} s", most, wait.resource, wait.waiter)
     console.print(table)
     if found.num_waits > len(found.waits):
         console.print(f"and {found.num_waits - len(found.waits)} more")
+    for resource, remedy in {wait.resource: wait.remedy for wait in found.waits}.items():
+        console.print(f"should it last ({resource}): {remedy}")
