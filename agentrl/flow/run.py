@@ -51,7 +51,7 @@ class Flow:
         self._tickets = Tickets(state, plan.batch)
         self._running: dict[int, tuple[asyncio.Task[None], Passed, float]] = {}
         self._ready: dict[int, Passed] = {}
-        self._news, self._refusals = asyncio.Event(), 0
+        self._news, self._refusals, self._takes = asyncio.Event(), 0, False
         self._spent: defaultdict[str, float] = defaultdict(float)
 
     async def step(self) -> Values:
@@ -86,6 +86,7 @@ class Flow:
 
     async def _take(self) -> list[Passed]:
         batch, tickets, taken = self._plan.batch, self._tickets, list[Passed]()
+        self._takes = True
         self._begin()
         while len(taken) < batch.n:
             self._news.clear()
@@ -98,6 +99,7 @@ class Flow:
                     taken.append(self._ready.pop(ticket.position))
             if len(taken) < batch.n:
                 await self._news.wait()
+        self._takes = False
         if not batch.ahead:
             await self._drop_surplus()
         for passed in taken:
@@ -147,10 +149,15 @@ class Flow:
                 f"flow: {self._refusals} groups in a row were refused, the last by {passed.by!r} "
                 f"({passed.refused}); loosen the filter, or raise flow.max_refusals={self._max}"
             )
-        if again:
+        # On-policy, nothing begins once a step has its groups; this one's record took that long.
+        begins = self._takes or self._plan.batch.ahead > 0
+        if not again:
+            self._tickets.refuse(passed.ticket)
+        elif begins:
             self._start(self._tickets.again(passed.ticket, self.version))
         else:
-            self._tickets.refuse(passed.ticket)
+            self._tickets.give_back(passed.ticket)
+        if begins:
             self._begin()
 
     async def _stage(
@@ -171,12 +178,11 @@ class Flow:
 
     async def _call(self, part: Node, values: Values, groups: Sequence[Values]) -> Any:
         began, sources = time.monotonic(), self._plan.sources[part.name]
-        result = part.fn(
-            **{
-                name: [group[maker] for group in groups] if each else values[maker]
-                for name, (maker, each) in sources.items()
-            }
-        )
+        given = {
+            name: [group[maker] for group in groups] if each else values[maker]
+            for name, (maker, each) in sources.items()
+        }
+        result = part.fn(**given)
         if inspect.isawaitable(result):
             result = await result
         self._spent[f"timing_s/node/{part.name}"] += time.monotonic() - began

@@ -153,6 +153,33 @@ async def test_a_filter_samples_the_same_prompt_again_or_goes_on(loop: Loop) -> 
         assert flow.drain_metrics() == {}
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_on_policy_a_refused_group_whose_record_is_slow_begins_nothing_during_the_update(
+    loop: Loop, again: bool
+) -> None:
+    state, written = State(), asyncio.Event()
+
+    def fussy(rolled: Rolled, ticket: Ticket) -> Refuse | None:
+        return Refuse("no", again=again) if rolled == 0 else None
+
+    async def slow(passed: Any) -> None:
+        if passed.refused == "no":
+            await written.wait()
+
+    graph = loop.graph(Batch(1, oversample=2, first=True))
+    graph.insert("rollout", Node(fussy))
+    async with running(graph, state, told=slow) as flow:
+        async with stepping(flow):
+            loop.finish(0)
+            await settle()
+            loop.finish(1)
+        written.set()
+        await settle()
+        assert not loop.live
+        assert len(loop.begun) == 2
+        assert state.pending == []
+
+
 async def test_a_filter_that_refuses_everything_ends_the_run(loop: Loop) -> None:
     def nothing(ticket: Ticket) -> Refuse | None:
         return Refuse("no", again=True)
