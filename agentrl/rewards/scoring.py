@@ -24,14 +24,17 @@ from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Group, Termination, Trajectory
 from agentrl.errors import InfraError, RolloutError, boundary
+from agentrl.places import Places
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import construct, plugin_class
 from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.settle import settle
-from agentrl.waits import waiting, within
+from agentrl.waits import within
 
 _AT_ONCE = 64
 """Calls of one scorer that run at once; its deadline does not run while a call waits its turn."""
+
+_LONGEST_PAUSE_S = 5.0
 
 Outcome = tuple[RewardEntry, ...] | Failure
 
@@ -46,7 +49,7 @@ class Scoring:
         weights: Mapping[str, float],
         failures: FailurePolicy,
     ) -> None:
-        self._scorers = [(*pair, asyncio.Semaphore(_AT_ONCE)) for pair in scorers]
+        self._scorers = [(*pair, _places(pair[0])) for pair in scorers]
         self._weights = dict(weights)
         self._failures = failures
 
@@ -105,20 +108,15 @@ def _scorer(entry: RewardConfig, task: BaseTask, services: Services, base: Path 
     return construct(scorer_class, where, **entry.config, **lent)
 
 
-async def _ask(
-    terms: RewardConfig, scorer: Scorer, places: asyncio.Semaphore, group: Group
-) -> list[Outcome]:
+async def _ask(terms: RewardConfig, scorer: Scorer, places: Places, group: Group) -> list[Outcome]:
     """Return one outcome for each trajectory."""
     alone = isinstance(scorer, RewardFunction) and scorer.alone
     parts = [(t,) for t in group.trajectories] if alone else [group.trajectories]
 
     async def ask(part: tuple[Trajectory, ...]) -> Sequence[Outcome]:
         try:
-            await _place(terms, places, group)
-            try:
+            async with places.place(f"group {group.id}"):
                 return await _attempts(terms, scorer, replace(group, trajectories=part))
-            finally:
-                places.release()
         except RolloutError as error:
             return [Failure.of(error)] * len(part)
 
@@ -126,14 +124,10 @@ async def _ask(
     return [outcome for outcomes in asked for outcome in outcomes]
 
 
-async def _place(terms: RewardConfig, places: asyncio.Semaphore, group: Group) -> None:
-    """Wait for one of the scorer's places; whoever holds one has a deadline."""
-    if not places.locked():
-        await places.acquire()
-        return
+def _places(terms: RewardConfig) -> Places:
     remedy = "the calls before it are slow: lower the entry's `timeout_s`, or look at what it calls"
-    with waiting(f"queue: scorer {terms.source!r}", f"group {group.id}", remedy=remedy):
-        await places.acquire()
+    held_s = (1 + terms.retries) * (terms.timeout_s + _LONGEST_PAUSE_S)
+    return Places(_AT_ONCE, f"queue: scorer {terms.source!r}", remedy=remedy, held_s=2 * held_s)
 
 
 async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
@@ -145,7 +139,7 @@ async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[O
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(InfraError),
         stop=stop_after_attempt(1 + terms.retries),
-        wait=wait_random_exponential(multiplier=0.1, max=5.0),
+        wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE_S),
         reraise=True,
     ):
         with attempt, boundary(f"reward {terms.source!r}"):

@@ -17,6 +17,7 @@ from agentrl.contracts.interaction import BaseInteraction
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.tool import BaseTool, Services
 from agentrl.contracts.trajectory import Group, Trajectory
+from agentrl.places import Places
 from agentrl.plugins.check import check_samples, choose_interaction, offered_tools
 from agentrl.rewards.scoring import Scoring
 from agentrl.rollout.actor import Actor
@@ -26,10 +27,11 @@ from agentrl.rollout.partner import Partner
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
 from agentrl.turnstile import Turnstile
-from agentrl.waits import waiting, within
+from agentrl.waits import within
 
 _UNBOUNDED = 1 << 40
 _OPEN_DEADLINE_S = 1800.0
+_CLEAN_UP_S = 60.0
 """Of a tool's `open`, which may load models or start servers."""
 
 
@@ -67,7 +69,12 @@ class Rollout:
         self._services = services
         self._template = renderer.template_digest
         self._stack = AsyncExitStack()
-        self._places = asyncio.Semaphore(config.max_concurrent_episodes)
+        self._places = Places(
+            config.max_concurrent_episodes,
+            "queue: a place among rollout.max_concurrent_episodes",
+            remedy="look at what the running episodes wait for, or raise the limit",
+            held_s=2 * config.episode_timeout_s + _CLEAN_UP_S,
+        )
         self._context = EpisodeContext(
             config=config,
             actor=actor,
@@ -197,8 +204,8 @@ class Rollout:
     async def _run_member(
         self, opening: Opening, episode_id: str, seed: int, sampling: SamplingConfig
     ) -> Trajectory:
-        await self._take_place(episode_id)
-        try:
+        await self._context.turnstile.enter()
+        async with self._places.place(f"episode {episode_id}"):
             return await Episode(
                 self._context,
                 opening,
@@ -207,24 +214,6 @@ class Rollout:
                 seed=seed,
                 sampling=sampling,
             ).run()
-        finally:
-            self._places.release()
-
-    async def _take_place(self, episode_id: str) -> None:
-        """Wait for one of `max_concurrent_episodes` places, and for one's turn to begin.
-
-        Whoever holds a place gives it back by `episode_timeout_s`.
-        """
-        await self._context.turnstile.enter()
-        if not self._places.locked():
-            await self._places.acquire()
-            return
-        with waiting(
-            "queue: a place among rollout.max_concurrent_episodes",
-            f"episode {episode_id}",
-            remedy="look at what the running episodes wait for, or raise the limit",
-        ):
-            await self._places.acquire()
 
     def _partner(self, sample: Sample, episode_id: str) -> Partner | None:
         interaction = choose_interaction(sample, self._interactions)

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 ANSWER_GRACE_S = 30.0
+SEAT_DEADLINE_S = 1800.0
 STARTS_AT_ONCE = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 OUTAGE_GRACE_S = 15.0
@@ -94,12 +95,7 @@ class Pool(Sandbox):
         """
         language = self._check(request)
         for attempt in range(1, ATTEMPTS + 1):
-            with waiting(
-                f"sandbox {self.name}: a free place",
-                f"program of {request.owner or 'a tool'}",
-                remedy="raise sandbox.workers, or look at the backend's daemon",
-            ):
-                seat = await self._seats.take(request.owner)
+            seat = await self._seat(request.owner)
             lacking = seat.worker.missing.intersection(language.commands)
             if lacking:
                 self._seats.give(seat)
@@ -116,6 +112,23 @@ class Pool(Sandbox):
             self.executions += 1
             return result
         raise AssertionError("unreachable")
+
+    async def _seat(self, owner: str) -> Seat:
+        """Wait for a seat; whoever has one gives it back by its program's deadline.
+
+        Raises:
+            SandboxError: there was none for very long, or the queue is full.
+        """
+        resource, waiter = f"sandbox {self.name}: a free place", f"program of {owner or 'a tool'}"
+        remedy = "raise sandbox.workers, or look at the backend's daemon"
+        with waiting(resource, waiter, remedy=remedy, deadline_s=SEAT_DEADLINE_S):
+            try:
+                async with asyncio.timeout(SEAT_DEADLINE_S):
+                    return await self._seats.take(owner)
+            except TimeoutError:
+                raise SandboxError(
+                    f"{resource}: none for {waiter} in {SEAT_DEADLINE_S:g} s; {remedy}"
+                ) from None
 
     async def _run_on(
         self, seat: Seat, request: RunRequest, language: Language, attempt: int

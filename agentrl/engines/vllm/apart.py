@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from agentrl.engines.in_flight import InFlight
 from agentrl.engines.vllm.interpreter import check_python, end_server, kill_server, start_server
 from agentrl.engines.vllm.launch import ModelSpec
 from agentrl.errors import ConfigError, EngineError, InfraError, NotReadyError
+from agentrl.waits import waiting
 
 logger = logging.getLogger(__name__)
 
@@ -182,11 +182,14 @@ class ApartEngine(Engine):
         """
         server, limit = self._server, self._config.start_timeout_s
         assert server is not None
-        ends = time.monotonic() + limit
         async with AsyncExitStack() as stack:
             client = HttpClient()
             stack.push_async_callback(client.close)
-            while time.monotonic() < ends:
+            wait = waiting(
+                "engine vllm: start", "the run", remedy=f"see {self._log}", deadline_s=limit
+            )
+            stack.enter_context(wait)
+            while wait.age_s < limit:
                 if server.poll() is not None:
                     raise NotReadyError(
                         f"engine.python: {self._python}: vLLM's server ended with exit status "

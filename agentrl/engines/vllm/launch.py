@@ -21,6 +21,7 @@ from agentrl.config.engine import VllmEngineConfig
 from agentrl.engines.vllm.versions import check_version, engine_processes
 from agentrl.engines.vllm.worker import LOG_ENV
 from agentrl.errors import ConfigError, NotReadyError
+from agentrl.waits import within
 
 CPU_BLOCK_TOKENS = 32
 """Tokens of a cache block on a CPU: vLLM's 128 would leave most dialogues nothing to share."""
@@ -54,8 +55,13 @@ async def start_engine(spec: ModelSpec, config: VllmEngineConfig, *, log_file: P
         spec.config.save_pretrained(folder)
         with _environment(log, spec, config), _errors_to(log):
             try:
-                async with asyncio.timeout(config.start_timeout_s):
-                    return await asyncio.to_thread(_start, folder, spec, config, log)
+                return await within(
+                    asyncio.to_thread(_start, folder, spec, config, log),
+                    "engine vllm: start",
+                    "the run",
+                    remedy=f"see {log}",
+                    deadline_s=config.start_timeout_s,
+                )
             except (TimeoutError, asyncio.CancelledError) as error:
                 # The thread that waits for them ends when they do.
                 for process in set(multiprocessing.active_children()) - before:
