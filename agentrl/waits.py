@@ -6,6 +6,7 @@ also while the event loop is blocked: that is how `agentrl.watch` tells what a s
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -14,7 +15,12 @@ from typing import Any, TypeVar
 
 from agentrl.errors import InfraError
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+CLEAN_UP_S = 10.0
+"""For what a cancelled piece of work does last."""
 
 _OPEN: dict[int, "Wait"] = {}
 """Setting, deleting and listing are one operation each of the interpreter's: no lock is needed."""
@@ -38,7 +44,7 @@ class Wait:
     remedy: str
     deadline_s: float | None = None
     began: float = 0.0
-    task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
+    task: "asyncio.Future[Any] | None" = field(default=None, repr=False)
     told_s: float = 0.0
     """The age at which it was told last; the watch's business."""
 
@@ -78,23 +84,26 @@ async def within(
 ) -> T:
     """Await `work` as a named wait that ends at its deadline.
 
+    It runs as a task of its own: what swallows its cancellation is left behind.
+
     Raises:
         DeadlineError: it did not end within `deadline_s` seconds, or came later than that because
             it held the event loop, where no time-out could reach it.
     """
-    deadline = asyncio.timeout(deadline_s)
     wait = waiting(resource, waiter, remedy=remedy, deadline_s=deadline_s)
-    try:
-        with wait:
-            async with deadline:
-                result = await work
-    except TimeoutError as error:
-        if not deadline.expired():
+    with wait:
+        wait.task = task = asyncio.ensure_future(work)
+        try:
+            finished, _ = await asyncio.wait([task], timeout=deadline_s)
+        except asyncio.CancelledError:
+            await _give_up(task, wait)
             raise
-        raise DeadlineError(_passed(wait)) from error
-    if wait.age_s > deadline_s:
+        passed = not finished or wait.age_s > deadline_s
+        if not finished:
+            await _give_up(task, wait)
+    if passed and (not finished or (not task.cancelled() and task.exception() is None)):
         raise DeadlineError(_passed(wait))
-    return result
+    return task.result()
 
 
 async def bounded(
@@ -121,6 +130,21 @@ def _current_task() -> "asyncio.Task[Any] | None":
         return asyncio.current_task()
     except RuntimeError:  # outside of an event loop: a thread waits
         return None
+
+
+async def _give_up(task: "asyncio.Future[Any]", wait: Wait) -> None:
+    """Cancel a task and see to its clean-up, for so long as is decent."""
+    task.cancel()
+    await asyncio.wait([task], timeout=CLEAN_UP_S)
+    if not task.done():
+        logger.warning(
+            "%s of %s goes on after its cancellation, and is left behind: let it pass "
+            "asyncio.CancelledError on",
+            wait.resource,
+            wait.waiter,
+        )
+    elif not task.cancelled():
+        task.exception()  # its failure is nobody's any more
 
 
 def _passed(wait: Wait) -> str:

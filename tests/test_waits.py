@@ -1,11 +1,13 @@
 """Named waits are in the registry while they last, whatever ends them."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
+from agentrl import waits
 from agentrl.errors import InfraError
-from agentrl.waits import bounded, open_waits, waiting
+from agentrl.waits import DeadlineError, bounded, open_waits, waiting, within
 
 
 def test_a_wait_is_listed_while_its_body_runs() -> None:
@@ -46,3 +48,40 @@ async def test_a_time_out_of_the_work_itself_passes_as_it_is() -> None:
 async def test_a_wait_knows_its_task() -> None:
     with waiting("a", "step 1", remedy=""):
         assert open_waits()[0].task is asyncio.current_task()
+
+
+async def test_work_that_swallows_its_cancellation_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(waits, "CLEAN_UP_S", 0.05)
+    freed = asyncio.Event()
+
+    async def cling() -> None:
+        while not freed.is_set():
+            with suppress(asyncio.CancelledError):
+                await freed.wait()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(DeadlineError, match="tool: episode 1 waited"):
+            await within(cling(), "tool", "episode 1", remedy="mend it", deadline_s=0.05)
+    assert "tool of episode 1 goes on after its cancellation" in caplog.text
+    freed.set()
+
+
+async def test_who_is_cancelled_while_waiting_cancels_the_work_and_awaits_its_clean_up() -> None:
+    diary = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            diary.append("cleaned up")
+
+    waiter = asyncio.create_task(within(work(), "tool", "episode 1", remedy="", deadline_s=60))
+    await asyncio.sleep(0.01)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert diary == ["cleaned up"]
+    assert open_waits() == []

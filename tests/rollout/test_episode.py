@@ -23,6 +23,9 @@ from agentrl.engines.scripted import ScriptedEngine
 from agentrl.errors import InfraError, ToolError
 from agentrl.templates.render import Renderer
 
+AWAITS = 90
+"""More than an episode of two answers and a call has."""
+
 
 def fail(error: Exception) -> Any:
     def behave(parameters: dict[str, Any]) -> str:
@@ -323,7 +326,7 @@ async def test_no_episode_waits_for_anothers_tool(renderer: Renderer) -> None:
     assert all(t.termination is Termination.ANSWERED for t in group.trajectories)
 
 
-@pytest.mark.parametrize("steps", range(0, 60, 1))
+@pytest.mark.parametrize("steps", range(AWAITS))
 async def test_cancelled_at_any_await_everything_is_released(
     renderer: Renderer, steps: int
 ) -> None:
@@ -348,7 +351,7 @@ async def test_the_longest_cancellation_test_reaches_the_end(renderer: Renderer)
     rollout = make_rollout(renderer, script, Adder(), teacher=Teacher())
     async with rollout:
         task = asyncio.create_task(rollout.run_group(sample(), group_id="g", size=1, seed=0))
-        for _ in range(59):
+        for _ in range(AWAITS - 1):
             await asyncio.sleep(0)
         assert task.done()
 
