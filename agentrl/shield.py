@@ -31,12 +31,14 @@ async def shielded(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-async def quietly(work: Callable[[], Awaitable[None]], what: str, timeout_s: float) -> None:
+async def quietly(
+    work: Callable[[], Awaitable[None]], what: str, waiter: str, timeout_s: float
+) -> None:
     """Await clean-up of a plugin; its failure is logged and spoils nothing else."""
     try:
         with boundary(what):
             remedy = "look at what its clean-up waits for; it is given up then"
-            await within(work(), what, "clean-up", remedy=remedy, deadline_s=timeout_s)
+            await within(work(), what, waiter, remedy=remedy, deadline_s=timeout_s)
     except RolloutError as error:
         logger.warning("%s", error)
 

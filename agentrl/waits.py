@@ -143,6 +143,7 @@ async def _give_up(task: "asyncio.Future[Any]", wait: Wait) -> None:
             wait.resource,
             wait.waiter,
         )
+        asyncio.tasks._unregister_task(task)  # type: ignore  # else the end hangs
     elif not task.cancelled():
         task.exception()  # its failure is nobody's any more
 

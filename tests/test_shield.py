@@ -39,8 +39,8 @@ async def test_a_plugins_clean_up_that_fails_or_hangs_is_a_line_in_the_log(
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    await quietly(fail, "tool 'a' release", 1.0)
-    await quietly(hang, "tool 'b' release", 0.01)
+    await quietly(fail, "tool 'a' release", "episode 1", 1.0)
+    await quietly(hang, "tool 'b' release", "episode 1", 0.01)
     assert [record.message for record in caplog.records] == [
         "tool 'a' release: KeyError: 'x'",
         "tool 'b' release timed out",

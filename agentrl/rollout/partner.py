@@ -87,7 +87,8 @@ class Partner:
         await shielded(
             quietly(
                 lambda: self.interaction.finalize_interaction(instance),
-                f"{self._what} finalize",
+                f"{self._what}: finalize",
+                f"episode {self.episode_id}",
                 self.timeout_s,
             )
         )

@@ -239,6 +239,7 @@ class Toolset:
     async def _release(self, name: str, instance: str) -> None:
         await quietly(
             lambda: self.tools[name].release(instance, **self._kwargs(name, "release")),
-            f"tool {name!r} release of {instance}",
+            f"tool {name!r}: release",
+            f"episode {self.episode_id}",
             self.config.tool_timeout_s,
         )

@@ -91,6 +91,11 @@ class Daemon:
         await self._process.wait()
         (self._root / "pid").unlink(missing_ok=True)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Stop it (SIGSTOP), or let it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def stop(self) -> None:
         """End it in peace, and the container shims that its killed predecessors left."""
         if self._process is not None and self._process.returncode is None:
