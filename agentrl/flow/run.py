@@ -168,7 +168,7 @@ async def _together(work: Any) -> list[Any]:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part) for part in work]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__
     return [task.result() for task in running]
 
 
@@ -193,4 +193,4 @@ async def running(
         async with flow.tasks, aclosing(flow):
             yield flow
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[-1] from None
+        raise failed.exceptions[-1] from failed.exceptions[-1].__cause__
