@@ -11,7 +11,7 @@ from inspect import isawaitable, isclass, isroutine, signature
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, noted
 
 
 class Step(int):
@@ -85,9 +85,10 @@ class Node(Chain):
         self.input = next(iter(self.inputs.values()), self.output)  # the first parameter's
 
     async def run(self, **values: Any) -> Any:
-        """Run it alone, on recorded data say."""
-        result = self.fn(**values)
-        return await result if isawaitable(result) else result
+        """Run it alone, on recorded data say. What it raises has a note that names it."""
+        with noted(f"raised by flow node {self.name!r}"):
+            result = self.fn(**values)
+            return await result if isawaitable(result) else result
 
 
 class Batch(Node):
