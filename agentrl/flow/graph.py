@@ -134,9 +134,9 @@ class DataflowGraph:
             return Source(TICKET, each=late)
         wired = self._wires.get(reader.inputs[parameter])
         before = {wired: 0} if wired else self._upstream(reader.name)
-        made = {n: makes for n in before if (makes := self.nodes[n].makes) is not None}
+        made = {n: label(part.makes) for n in before if (part := self.nodes[n]).makes is not None}
         each = [n for n in made if late and n not in behind]
-        found = [n for n in made if fits(made[n], element(read) if n in each else read)]
+        found = [n for n in made if fits(self.nodes[n].makes, element(read) if n in each else read)]
         nearest = [n for n in found if before[n] == before[found[0]]]
         what = f"flow: {parameter!r} of {reader.name!r} reads {label(read)}, "
         if len(nearest) > 1:
@@ -148,10 +148,9 @@ class DataflowGraph:
             return Source(nearest[0], nearest[0] in each)
         if parameter in reader.optional and not wired:
             return None
-        labels = {n: label(makes) for n, makes in made.items()}
         raise ConfigError(
             f"{what}and {'what is connected to it' if wired else 'what stands before it'} makes "
-            f"{labels}; put a node `-> {label(element(read) or read)}` before it, or change the "
+            f"{made}; put a node `-> {label(element(read) or read)}` before it, or change the "
             f"parameter's type (behind Batch, what is made of each group is read as a list)"
         )
 

@@ -149,8 +149,9 @@ class Flow:
             calls = [self._call(part, values) for part in stage]
             made = await _together(calls) if len(calls) > 1 else [await calls[0]]
             values.update(zip((part.name for part in stage), made, strict=True))
-            if refusing := [part.name for part in stage if isinstance(values[part.name], Refuse)]:
-                return refusing[0]
+            for part in stage:
+                if isinstance(values[part.name], Refuse) and STEP not in values:
+                    return part.name
         return None
 
     async def _call(self, part: Node, values: Values) -> Any:
