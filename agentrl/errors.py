@@ -115,6 +115,16 @@ def loading(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {_shown(error)}") from error
 
 
+@contextmanager
+def noted(note: str) -> Iterator[None]:
+    """Add a note to whatever is raised within; it stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
+
+
 def _shown(error: Exception) -> str:
     try:
         return f"{type(error).__name__}: {error}"

@@ -4,15 +4,14 @@ def credit(groups: list[Group]) -> list[TrainSample]: ...      reads groups, mak
 async def compliant(group: Group) -> Refuse | None: ...        a filter: makes nothing
 """
 
-import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from inspect import isawaitable, isclass, isroutine, signature
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, noted
 
 
 class Step(int):
@@ -29,21 +28,21 @@ class Refuse(NamedTuple):
 class Port(NamedTuple):
     """One end of an explicit edge: a node's output, or one of its parameters."""
 
-    node: str
+    name: str
     parameter: str | None = None
 
 
 class Chain:
     """What `>>` builds: stages, one behind the other; the nodes of a stage run at once."""
 
-    def __init__(self, *stages: tuple[Any, ...]) -> None:
-        self.stages = stages or ((self,),)
+    def __init__(self, *links: Any) -> None:
+        self.stages = [stage for link in links for stage in _stages(link)]
 
     def __rshift__(self, after: Any) -> "Chain":
-        return Chain(*self.stages, *_stages(after))
+        return Chain(self, after)
 
     def __rrshift__(self, before: Any) -> "Chain":
-        return Chain(*_stages(before), *self.stages)
+        return Chain(before, self)
 
 
 class Node(Chain):
@@ -57,18 +56,22 @@ class Node(Chain):
     """
 
     def __init__(self, fn: Callable[..., Any], name: str | None = None) -> None:
-        super().__init__()
-        self.fn, self.name = fn, name or _name(fn)
-        hints, given = _hints(fn, self.name), fn.keywords if isinstance(fn, partial) else {}
-        taken = [p for p in inspect.signature(fn).parameters.values() if p.name not in given]
-        taken = [p for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        if untyped := [p.name for p in taken if p.name not in hints]:
+        self.stages = [[self]]
+        plain, fixed = (fn.func, fn.keywords) if isinstance(fn, partial) else (fn, {})
+        self.fn, self.name = fn, name or _snake(getattr(plain, "__name__", type(plain).__name__))
+        try:
+            hints = get_type_hints(plain if isroutine(plain) else type(plain).__call__)
+        except NameError as error:
+            raise ConfigError(f"node {self.name!r}: unknown type: {error}") from None
+        free = [p for p in signature(fn).parameters.values() if p.name not in fixed]
+        free = [p for p in free if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if untyped := [p.name for p in free if p.name not in hints]:
             raise ConfigError(
                 f"node {self.name!r}: parameter {untyped[0]!r} has no type; a node reads by its "
                 f"parameters' types, so write for example `{untyped[0]}: Group`"
             )
-        self.reads = {p.name: hints[p.name] for p in taken}
-        self.optional = {p.name for p in taken if p.default is not p.empty}
+        self.reads = {p.name: hints[p.name] for p in free}
+        self.optional = {p.name for p in free if p.default is not p.empty}
         made = hints.get("return", NoneType)
         self.is_filter = made is Refuse or Refuse in get_args(made)
         if self.is_filter and set(get_args(made)) - {Refuse, NoneType}:
@@ -79,20 +82,16 @@ class Node(Chain):
         self.makes = None if self.is_filter or made is NoneType else made
         self.output = Port(self.name)
         self.inputs = {parameter: Port(self.name, parameter) for parameter in self.reads}
-
-    @property
-    def input(self) -> Port:
-        """The first parameter's end; the others are in `inputs`."""
-        return next(iter(self.inputs.values()), Port(self.name))
+        self.input = next(iter(self.inputs.values()), self.output)  # the first parameter's
 
     async def run(self, **values: Any) -> Any:
-        """Run it alone, on recorded data say."""
-        result = self.fn(**values)
-        return await result if inspect.isawaitable(result) else result
+        """Run it alone, on recorded data say. What it raises has a note that names it."""
+        with noted(f"raised by flow node {self.name!r}"):
+            result = self.fn(**values)
+            return await result if isawaitable(result) else result
 
 
-@dataclass(frozen=True, eq=False)
-class Batch(Chain):
+class Batch(Node):
     """Divides a graph: before it nodes run once a group, behind it once a step of `n` groups.
 
     Args:
@@ -107,32 +106,25 @@ class Batch(Chain):
         ConfigError: spares and `ahead` are asked for together, without `first`.
     """
 
-    n: int
-    ahead: int = 0
-    oversample: float = 1.0
-    first: bool = False
-    name = "batch"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", ((self,),))
-        if self.ahead and self.oversample > 1 and not self.first:
+    def __init__(self, n: int, ahead: int = 0, oversample: float = 1, first: bool = False) -> None:
+        super().__init__(lambda: None, "batch")
+        self.n, self.ahead, self.oversample, self.first = n, ahead, oversample, first
+        if ahead and oversample > 1 and not first:
             raise ConfigError(
-                f"rollout.oversample={self.oversample} with rollout.max_staleness={self.ahead}: "
-                f"groups of later steps stand in for the refused already; leave oversample at 1, "
-                f"or set rollout.take=first, which trains on short episodes"
+                f"rollout.oversample={oversample} with rollout.max_staleness={ahead}: groups of "
+                f"later steps stand in for the refused already; leave oversample at 1, or set "
+                f"rollout.take=first, which trains on short episodes"
             )
 
 
 def label(of: Any) -> str:
     """Write a type as people write it."""
-    plain = isinstance(of, type) and not get_args(of)
-    return of.__name__ if plain else re.sub(r"\b\w+\.", "", str(of))
+    return of.__name__ if isclass(of) else re.sub(r"\b\w+\.", "", str(of))
 
 
 def fits(made: Any, read: Any) -> bool:
     """Whether what is made can be read as `read`."""
-    plain = isinstance(made, type) and isinstance(read, type) and not get_args(made or read)
-    return made == read or (plain and not get_args(read) and issubclass(made, read))
+    return made == read or (isclass(made) and isclass(read) and issubclass(made, read))
 
 
 def element(read: Any) -> Any:
@@ -140,22 +132,12 @@ def element(read: Any) -> Any:
     return get_args(read)[0] if get_origin(read) in (list, Sequence) else None
 
 
-def _stages(of: Any) -> tuple[tuple[Any, ...], ...]:
+def _stages(of: Any) -> list[list[Node]]:
     if isinstance(of, Chain):
         return of.stages
     parts = of if isinstance(of, list) else [of]
-    return (tuple(part if isinstance(part, Node | Batch) else Node(part) for part in parts),)
+    return [[part if isinstance(part, Node) else Node(part) for part in parts]]
 
 
-def _hints(fn: Any, name: str) -> dict[str, Any]:
-    plain = fn.func if isinstance(fn, partial) else fn
-    try:
-        return get_type_hints(plain if inspect.isroutine(plain) else type(plain).__call__)
-    except NameError as error:
-        raise ConfigError(f"node {name!r}: a type in its signature is unknown: {error}") from None
-
-
-def _name(fn: Any) -> str:
-    plain = fn.func if isinstance(fn, partial) else fn
-    found = getattr(plain, "__name__", type(plain).__name__)
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", found).lower().strip("_")
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_")

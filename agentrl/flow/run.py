@@ -1,11 +1,10 @@
 """Runs a graph: a task for each ticket up to `Batch`, then step by step behind it."""
 
 import asyncio
-import inspect
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from agentrl.errors import RunError
@@ -16,6 +15,7 @@ from agentrl.shield import to_its_end
 
 T = TypeVar("T")
 Values = dict[str, Any]
+"""What nodes have made, by their names."""
 
 
 class Passed(NamedTuple):
@@ -27,6 +27,7 @@ class Passed(NamedTuple):
 
     ticket: Ticket
     values: Values
+    began: float
     seconds: float = 0.0
     refused: str | None = None
     by: str = "batch"
@@ -34,6 +35,10 @@ class Passed(NamedTuple):
     def find(self, kind: type[T]) -> T | None:
         """Return the last value of a type that was made of it."""
         return next((v for v in reversed(self.values.values()) if isinstance(v, kind)), None)
+
+    def ended(self) -> "Passed":
+        """Return it with the seconds until now."""
+        return self._replace(seconds=time.monotonic() - self.began)
 
 
 Observer = Callable[[Passed], Awaitable[None]]
@@ -49,9 +54,9 @@ class Flow:
         self.version, self._plan, self._told, self._max = version, plan, told, max_refusals
         self.tasks = asyncio.TaskGroup()
         self._tickets = Tickets(state, plan.batch)
-        self._running: dict[int, tuple[asyncio.Task[None], Passed, float]] = {}
-        self._ready: dict[int, Passed] = {}
-        self._news, self._refusals, self._takes = asyncio.Event(), 0, False
+        self._groups: dict[Ticket, Passed] = {}  # under way, or complete: those have no task
+        self._running: dict[Ticket, asyncio.Task[None]] = {}
+        self._news, self._refusals = asyncio.Event(), 0
         self._spent: defaultdict[str, float] = defaultdict(float)
 
     async def step(self) -> Values:
@@ -60,8 +65,11 @@ class Flow:
         A cancellation takes effect before a step or after it, never within.
         """
         taken = await self._take()
-        values = await to_its_end(asyncio.create_task(self._learn(taken)))
-        self._tickets.spend({passed.ticket.position for passed in taken})
+        values: Values = {name: [p.values[name] for p in taken] for name in taken[0].values}
+        values[STEP] = Step(self.version + 1)
+        await to_its_end(asyncio.create_task(self._work(self._plan.per_step, values)))
+        for passed in taken:
+            self._tickets.close(passed.ticket)
         self.version += 1
         return values
 
@@ -70,134 +78,98 @@ class Flow:
         spent, self._spent = self._spent, defaultdict(float)
         return dict(sorted(spent.items()))
 
-    async def cancel(self) -> None:
+    async def aclose(self) -> None:
         """Cancel what is running and wait for its clean-up."""
-        running = [task for task, *_ in self._running.values()]
-        for task in running:
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
         self._running.clear()
 
-    async def _learn(self, taken: Sequence[Passed]) -> Values:
-        values: Values = {STEP: Step(self.version + 1)}
-        for stage in self._plan.per_step:
-            await self._stage(stage, values, [passed.values for passed in taken])
-        return values
-
     async def _take(self) -> list[Passed]:
-        batch, tickets, taken = self._plan.batch, self._tickets, list[Passed]()
-        self._takes = True
+        """Wait for a step's groups; on-policy, nothing else runs from then on."""
+        batch, tickets, taken = self._plan.batch, self._tickets, dict[Ticket, Passed]()
+        tickets.open = True
         self._begin()
+        self._news.set()
         while len(taken) < batch.n:
+            await self._news.wait()
             self._news.clear()
             # In the order of their positions: what completes together is taken in that order.
-            for ticket in sorted(passed.ticket for passed in self._ready.values()):
+            for ticket in sorted(self._groups.keys() - self._running.keys()):
                 if tickets.is_stale(ticket, self.version):
-                    await self._refuse(self._ready.pop(ticket.position)._replace(refused="stale"))
-                elif tickets.may_take(ticket, self.version):
-                    tickets.take(ticket)
-                    taken.append(self._ready.pop(ticket.position))
-            if len(taken) < batch.n:
-                await self._news.wait()
-        self._takes = False
+                    await self._refuse(self._groups[ticket], Refuse("stale"))
+                elif tickets.may_take(ticket, self.version, taken):
+                    taken[ticket] = self._groups.pop(ticket)
         if not batch.ahead:
             await self._drop_surplus()
-        for passed in taken:
+        for passed in taken.values():
             await self._told(passed)
-        return sorted(taken)
+        return sorted(taken.values())
 
     async def _drop_surplus(self) -> None:
-        """End what an on-policy step did not take."""
-        now, rest = time.monotonic(), list(self._ready.values())
-        rest += [p._replace(seconds=now - began) for _, p, began in self._running.values()]
-        self._ready.clear()
-        await self.cancel()
-        for passed in sorted(rest):
+        self._tickets.open = False
+        surplus = [p.ended() if t in self._running else p for t, p in self._groups.items()]
+        self._groups.clear()
+        await self.aclose()
+        for passed in sorted(surplus):
             await self._told(passed._replace(refused="surplus"))
-            self._tickets.give_back(passed.ticket)
+            self._tickets.close(passed.ticket, again=True)
 
     def _begin(self) -> None:
         while (ticket := self._tickets.begin(self.version)) is not None:
-            self._start(ticket)
+            self._groups[ticket] = Passed(ticket, {TICKET: ticket}, time.monotonic())
+            self._running[ticket] = self.tasks.create_task(self._prepare(ticket))
 
-    def _start(self, ticket: Ticket) -> None:
-        passed, began = Passed(ticket, {TICKET: ticket}), time.monotonic()
-        task = self.tasks.create_task(self._prepare(passed, began))
-        self._running[ticket.position] = (task, passed, began)
-
-    async def _prepare(self, passed: Passed, began: float) -> None:
+    async def _prepare(self, ticket: Ticket) -> None:
         """Run one group up to `Batch`."""
-        by, refusal = "batch", None
-        for stage in self._plan.per_group:
-            if refused := await self._stage(stage, passed.values):
-                by, refusal = next(iter(refused.items()))
-                break
-        del self._running[passed.ticket.position]
-        passed = passed._replace(seconds=time.monotonic() - began, by=by)
-        if refusal is not None:
-            return await self._refuse(passed._replace(refused=refusal.reason), again=refusal.again)
+        by = await self._work(self._plan.per_group, self._groups[ticket].values)
+        del self._running[ticket]
+        passed = self._groups[ticket] = self._groups[ticket].ended()
+        if by is not None:
+            return await self._refuse(passed._replace(by=by), passed.values[by])
         self._refusals = 0
-        self._ready[passed.ticket.position] = passed
         self._news.set()
 
-    async def _refuse(self, passed: Passed, *, again: bool = False) -> None:
+    async def _refuse(self, passed: Passed, refusal: Refuse) -> None:
+        del self._groups[passed.ticket]
         self._spent[f"flow/{passed.by}/refused"] += 1
         self._refusals += passed.by != "batch"
-        await self._told(passed)
+        await self._told(passed._replace(refused=refusal.reason))
         if self._refusals > self._max:
             raise RunError(
                 f"flow: {self._refusals} groups in a row were refused, the last by {passed.by!r} "
-                f"({passed.refused}); loosen the filter, or raise flow.max_refusals={self._max}"
+                f"({refusal.reason}); loosen the filter, or raise flow.max_refusals={self._max}"
             )
-        # On-policy, nothing begins once a step has its groups; this one's record took that long.
-        begins = self._takes or self._plan.batch.ahead > 0
-        if not again:
-            self._tickets.refuse(passed.ticket)
-        elif begins:
-            self._start(self._tickets.again(passed.ticket, self.version))
-        else:
-            self._tickets.give_back(passed.ticket)
-        if begins:
-            self._begin()
+        self._tickets.close(passed.ticket, again=refusal.again)
+        self._begin()
 
-    async def _stage(
-        self, stage: Sequence[Node], values: Values, groups: Sequence[Values] = ()
-    ) -> dict[str, Refuse]:
-        """Run a stage's nodes at once; return what refused."""
-        if len(stage) == 1:
-            made = [await self._call(stage[0], values, groups)]
-        else:
-            made = await together(self._call(part, values, groups) for part in stage)
-        refused = {
-            part.name: m for part, m in zip(stage, made, strict=True) if isinstance(m, Refuse)
-        }
-        values.update(
-            (part.name, m) for part, m in zip(stage, made, strict=True) if not part.is_filter
-        )
-        return refused
+    async def _work(self, stages: Sequence[list[Node]], values: Values) -> str | None:
+        """Run stages one after another, into `values`; a filter's no ends it: return its name."""
+        for stage in stages:
+            calls = [self._call(part, values) for part in stage]
+            made = await _together(calls) if len(calls) > 1 else [await calls[0]]
+            values.update(zip((part.name for part in stage), made, strict=True))
+            for part in stage:
+                if isinstance(values[part.name], Refuse) and STEP not in values:
+                    return part.name
+        return None
 
-    async def _call(self, part: Node, values: Values, groups: Sequence[Values]) -> Any:
+    async def _call(self, part: Node, values: Values) -> Any:
         began, sources = time.monotonic(), self._plan.sources[part.name]
-        given = {
-            name: [group[maker] for group in groups] if each else values[maker]
-            for name, (maker, each) in sources.items()
-        }
-        result = part.fn(**given)
-        if inspect.isawaitable(result):
-            result = await result
+        result = await part.run(**{name: values[maker] for name, (maker, _) in sources.items()})
         self._spent[f"timing_s/node/{part.name}"] += time.monotonic() - began
-        if not groups:
+        if STEP not in values:
             self._spent[f"flow/{part.name}/count"] += 1
         return result
 
 
-async def together(work: Any) -> list[Any]:
+async def _together(work: Any) -> list[Any]:
     """Await all at once; the first to fail cancels the others, and is what is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part) for part in work]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__
     return [task.result() for task in running]
 
 
@@ -219,10 +191,7 @@ async def running(
     """
     flow = Flow(graph.plan(), state, version, told, max_refusals)
     try:
-        async with flow.tasks:
-            try:
-                yield flow
-            finally:
-                await flow.cancel()
+        async with flow.tasks, aclosing(flow):
+            yield flow
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[-1] from None
+        raise failed.exceptions[-1] from failed.exceptions[-1].__cause__

@@ -11,6 +11,7 @@ a place in it: for every later step, no more tickets fall due by then than there
 import math
 from collections import Counter
 from collections.abc import Collection
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from agentrl.flow.node import Batch
@@ -35,78 +36,55 @@ class Ticket(NamedTuple):
 
 
 class Tickets:
-    """The tickets of one run. `live` are those out, by position, and not taken by a step."""
+    """The tickets of one run: those that are out. Unless `open`, no group begins."""
 
     def __init__(self, state: FlowState, batch: Batch) -> None:
-        self.live: dict[int, Ticket] = {}
+        self.open = False
         self._state, self._batch = state, batch
-        self._taken: set[int] = set()
-        self._again = sorted(state.pending)
+        self._out: set[Ticket] = set()
+        self._next = [Ticket(position, 0) for position in sorted(state.pending)]
         # Rounded first: 100 * 1.1 is a little more than 110.
-        begun = math.ceil(round(batch.n * batch.oversample, 6))
-        self._limit = begun + batch.n * batch.ahead
+        self._limit = math.ceil(round(batch.n * batch.oversample, 6)) + batch.n * batch.ahead
 
     def begin(self, version: int) -> Ticket | None:
-        """Hand out a ticket: for a prompt that an interruption left, or the next one."""
-        if len(self.live) + len(self._taken) >= self._limit:
+        """Hand out a ticket: for a prompt that is to be sampled anew, or the next one."""
+        if not self.open or len(self._out) >= self._limit:
             return None
-        if self._again:
-            position = self._again.pop(0)
-        else:
-            position = self._state.position
+        if not self._next:
+            self._next = [Ticket(self._state.position, 0)]
+            self._state.pending.append(self._state.position)
             self._state.position += 1
-            self._state.pending.append(position)
-        return self._out(Ticket(position, version))
+        ticket = self._next.pop(0)._replace(version=version)
+        self._out.add(ticket)
+        return ticket
 
-    def again(self, ticket: Ticket, version: int) -> Ticket:
-        """Hand out a ticket for the same prompt."""
-        return self._out(Ticket(ticket.position, version, ticket.attempt + 1))
+    def close(self, ticket: Ticket, *, again: bool = False) -> None:
+        """Take a ticket back; its prompt is done with, or is the next to be sampled `again`.
 
-    def refuse(self, ticket: Ticket) -> None:
-        """Take a ticket back; its prompt is done with."""
-        del self.live[ticket.position]
-        self._state.pending.remove(ticket.position)
-
-    def give_back(self, ticket: Ticket) -> None:
-        """Take a spare's ticket back; unless the first win, its prompt opens the next step."""
-        if self._batch.first:
-            return self.refuse(ticket)
-        del self.live[ticket.position]
-        self._again.append(ticket.position)
+        While nothing may begin, it opens the next step instead, as if it had not been begun; where
+        the first win, it is done with.
+        """
+        self._out.remove(ticket)
+        if again and self.open:
+            self._next.insert(0, ticket._replace(attempt=ticket.attempt + 1))
+        elif again and not self._batch.first:
+            self._next.append(Ticket(ticket.position, 0))
+        elif ticket.position in self._state.pending:  # a node of the step may have removed it
+            self._state.pending.remove(ticket.position)
 
     def is_stale(self, ticket: Ticket, version: int) -> bool:
         """Whether a group is too old for a step that updates weights of `version`."""
         return version - ticket.version > self._batch.ahead
 
-    def may_take(self, ticket: Ticket, version: int) -> bool:
-        """Whether the step that updates weights of `version` may take this group now."""
-        batch = self._batch
-        places = batch.n - len(self._taken) - 1
-        if places < 0 or batch.first:
+    def may_take(self, ticket: Ticket, version: int, taken: Collection[Ticket]) -> bool:
+        """Whether the step that updates weights of `version` may take this one besides others."""
+        n, ahead = self._batch.n, self._batch.ahead
+        places = n - len(taken) - 1
+        if places < 0 or self._batch.first:
             return places >= 0
-        if not batch.ahead:
+        if not ahead:
             # Spares wait until one that was begun before them is refused.
-            before = [p for p in (*self.live, *self._taken) if p < ticket.position]
-            return len(before) < batch.n
-        left = Counter(t.version for t in self.live.values())
-        left[ticket.version] -= 1
-        due = 0
-        for later in range(batch.ahead + 1):
-            due += left[version - batch.ahead + later]
-            if due - batch.n * later > places:
-                return False
-        return True
-
-    def take(self, ticket: Ticket) -> None:
-        """Note that a step has taken this group."""
-        del self.live[ticket.position]
-        self._taken.add(ticket.position)
-
-    def spend(self, positions: Collection[int]) -> None:
-        """Take the tickets of a step back that has learnt from its groups."""
-        self._taken.difference_update(positions)
-        self._state.pending[:] = [p for p in self._state.pending if p not in positions]
-
-    def _out(self, ticket: Ticket) -> Ticket:
-        self.live[ticket.position] = ticket
-        return ticket
+            return sum(other.position < ticket.position for other in self._out) < n
+        left = Counter(other.version for other in self._out - {ticket, *taken})
+        due = accumulate(left[version - ahead + later] for later in range(ahead + 1))
+        return all(num <= places + n * later for later, num in enumerate(due))

@@ -231,6 +231,30 @@ async def test_in_a_fan_out_the_first_to_fail_cancels_the_other(loop: Loop) -> N
     assert ended == ["slow"]
 
 
+@pytest.mark.parametrize("fan_out", [False, True])
+async def test_what_a_node_raised_keeps_its_cause(loop: Loop, fan_out: bool) -> None:
+    async def broken(groups: list[Rolled]) -> Learnt:
+        raise RunError("no critic") from OSError("refused")
+
+    graph = DataflowGraph(Node(loop.rollout) >> Batch(1) >> [broken, loop.credit][: 1 + fan_out])
+    with pytest.raises(RunError, match="no critic") as raised:
+        async with running(graph, State(), told=loop.tell) as flow, stepping(flow):
+            loop.finish(0)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+async def test_what_a_node_raised_says_which_node_it_was(loop: Loop) -> None:
+    def inverse(rolled: Rolled) -> Learnt:
+        return Learnt([1 // rolled])
+
+    graph = loop.graph(Batch(1))
+    graph.insert("rollout", Node(inverse))
+    with pytest.raises(ZeroDivisionError) as raised:
+        async with running(graph, State(), told=loop.tell) as flow, stepping(flow):
+            loop.finish(0)
+    assert raised.value.__notes__ == ["raised by flow node 'inverse'"]
+
+
 async def test_a_fan_out_runs_at_once_and_is_joined(loop: Loop) -> None:
     meeting = asyncio.Barrier(2)
 
