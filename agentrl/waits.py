@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, TypeVar
 
 from agentrl.errors import InfraError
@@ -53,12 +52,7 @@ class Wait:
         self.task = _current_task()
         _OPEN[id(self)] = self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Have what was waited for, or give up."""
         self.task = None
         del _OPEN[id(self)]
