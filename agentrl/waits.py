@@ -105,6 +105,15 @@ async def bounded(
         raise InfraError(str(error)) from error
 
 
+async def take_place(places: asyncio.Semaphore, resource: str, waiter: str, *, remedy: str) -> None:
+    """Take one of the places, to be released by the caller; a wait only where all are taken."""
+    if not places.locked():
+        await places.acquire()
+        return
+    with waiting(resource, waiter, remedy=remedy):
+        await places.acquire()
+
+
 def open_waits() -> list[Wait]:
     """Return the waits under way, the oldest first."""
     return sorted(_OPEN.values(), key=lambda wait: wait.began)

@@ -28,7 +28,7 @@ from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import construct, plugin_class
 from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.settle import settle
-from agentrl.waits import waiting, within
+from agentrl.waits import take_place, within
 
 _AT_ONCE = 64
 """Calls of one scorer that run at once; its deadline does not run while a call waits its turn."""
@@ -128,12 +128,8 @@ async def _ask(
 
 async def _place(terms: RewardConfig, places: asyncio.Semaphore, group: Group) -> None:
     """Wait for one of the scorer's places; whoever holds one has a deadline."""
-    if not places.locked():
-        await places.acquire()
-        return
     remedy = "the calls before it are slow: lower the entry's `timeout_s`, or look at what it calls"
-    with waiting(f"queue: scorer {terms.source!r}", f"group {group.id}", remedy=remedy):
-        await places.acquire()
+    await take_place(places, f"queue: scorer {terms.source!r}", f"group {group.id}", remedy=remedy)
 
 
 async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:

@@ -25,7 +25,7 @@ from agentrl.rollout.partner import Partner
 from agentrl.seed import derive_seed
 from agentrl.templates.render import Renderer
 from agentrl.turnstile import Turnstile
-from agentrl.waits import waiting, within
+from agentrl.waits import take_place, within
 
 _UNBOUNDED = 1 << 40
 _OPEN_DEADLINE_S = 1800.0
@@ -210,15 +210,12 @@ class Rollout:
         Whoever holds a place gives it back by `episode_timeout_s`.
         """
         await self._context.turnstile.enter()
-        if not self._places.locked():
-            await self._places.acquire()
-            return
-        with waiting(
+        await take_place(
+            self._places,
             "queue: a place among rollout.max_concurrent_episodes",
             f"episode {episode_id}",
             remedy="look at what the running episodes wait for, or raise the limit",
-        ):
-            await self._places.acquire()
+        )
 
     def _partner(self, sample: Sample, episode_id: str) -> Partner | None:
         interaction = choose_interaction(sample, self._interactions)
