@@ -10,8 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from agentrl.errors import InfraError
 
@@ -59,12 +58,7 @@ class Wait:
         self.task = _current_task()
         _OPEN[id(self)] = self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Have what was waited for, or give up."""
         self.task = None
         del _OPEN[id(self)]
@@ -143,7 +137,7 @@ async def _give_up(task: "asyncio.Future[Any]", wait: Wait) -> None:
             wait.resource,
             wait.waiter,
         )
-        asyncio.tasks._unregister_task(task)  # type: ignore  # else the end hangs
+        asyncio.tasks._unregister_task(cast("asyncio.Task[Any]", task))  # else the end hangs
     elif not task.cancelled():
         task.exception()  # its failure is nobody's any more
 

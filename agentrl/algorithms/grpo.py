@@ -82,7 +82,8 @@ class Clipped(RLAlgorithm):
         if (kl_RT := kl_penalty(scores, batch, options.kl)) is not None:
             shares["kl_loss"] = self.average(kl_RT, batch, totals)
             loss = loss + options.kl.coefficient * shares["kl_loss"]
-        ratio_RT = log_ratio_RT.detach().exp()
+        log_ratio_RT = log_ratio_RT.detach()
+        ratio_RT = log_ratio_RT.exp()
         outside_RT = (ratio_RT < 1 - options.clip_low) | (ratio_RT > 1 + options.clip_high)
         for name, values_RT in (("ppo_kl", -log_ratio_RT), ("clip_frac", outside_RT.float())):
             shares[name] = aggregate(values_RT, batch, totals, "token_mean")

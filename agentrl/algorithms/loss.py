@@ -36,7 +36,7 @@ def log_ratio(scores: TokenScores, batch: Batch) -> torch.Tensor:
 
 def trained(values_RT: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the values where the mask is 1, and 0 elsewhere, whatever stands there."""
-    return torch.where(batch.loss_mask_RT > 0, values_RT, 0.0)
+    return torch.where(batch.loss_mask_RT.bool(), values_RT, 0.0)
 
 
 def clipped_loss(

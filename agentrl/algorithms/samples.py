@@ -76,7 +76,6 @@ def _untrained(branch: Branch, trained: list[int]) -> np.ndarray:
 
 
 def _sample(trajectory: Trajectory, branch: Branch, mask: np.ndarray, *, end: int) -> TrainSample:
-    turns = [trajectory.turns[i] for i in branch.turns]
     starts = tuple(start for start in branch.turn_starts if start < end)
     return TrainSample(
         token_ids=branch.token_ids[:end],
@@ -85,5 +84,5 @@ def _sample(trajectory: Trajectory, branch: Branch, mask: np.ndarray, *, end: in
         versions=branch.versions[:end],
         trajectory_id=trajectory.id,
         turn_starts=starts,
-        media=tuple(medium for turn in turns[: len(starts)] for medium in turn.media),
+        media=tuple(m for i in branch.turns[: len(starts)] for m in trajectory.turns[i].media),
     )

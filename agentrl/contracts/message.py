@@ -72,10 +72,8 @@ def media_of(content: Content) -> tuple[Media, ...]:
     """Return the images and videos of a message's content, in order."""
     if content is None or isinstance(content, str):
         return ()
-    found: list[Media] = []
-    for part in content:
-        if part["type"] == "image":
-            found.append(part["image"])
-        elif part["type"] == "video":
-            found.append(part["video"])
-    return tuple(found)
+    return tuple(
+        part["image"] if part["type"] == "image" else part["video"]
+        for part in content
+        if part["type"] != "text"
+    )

@@ -14,6 +14,7 @@ Shapes: N new tokens of a turn, T tokens of a context.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -210,23 +211,14 @@ class Trajectory:
     def branch(self, leaf: int) -> Branch:
         """Return the context of turn `leaf` with its streams."""
         places = self._path(leaf)
-        turns = [(self.turns[i], size) for i, size in places]
-        starts = np.cumsum([0, *(size for _, size in turns)])[:-1]
-
-        def stream(name: str) -> np.ndarray:
-            return np.concatenate(
-                [
-                    values[:size]
-                    if len(values := getattr(turn, name))
-                    else np.zeros(size, _STREAMS[name])
-                    for turn, size in turns
-                ]
-            )
-
+        *starts, length = accumulate((size for _, size in places), initial=0)
+        streams = {name: np.zeros(length, dtype) for name, dtype in _STREAMS.items()}
+        for (index, size), start in zip(places, starts, strict=True):
+            turn = self.turns[index]
+            for name in _STREAMS if turn.kind is TurnKind.POLICY else ("token_ids",):
+                streams[name][start : start + size] = getattr(turn, name)[:size]
         return Branch(
-            **{name: stream(name) for name in _STREAMS},
-            turns=tuple(i for i, _ in places),
-            turn_starts=tuple(int(start) for start in starts),
+            **streams, turns=tuple(index for index, _ in places), turn_starts=tuple(starts)
         )
 
     @property

@@ -33,8 +33,13 @@ class Streams:
     advantages_N: np.ndarray
     optional: dict[str, np.ndarray] = field(default_factory=dict)
     lengths_S: np.ndarray
+    starts_S: np.ndarray
+    num_trained_S: np.ndarray
+    """How many tokens of each sample enter the loss."""
     sequences_S: np.ndarray
     """Which sequence each sample is a branch of, counted from 0 in order of appearance."""
+    sequence_tokens_S: np.ndarray
+    """How many tokens of each sample's whole sequence enter the loss."""
 
     @classmethod
     def of(cls, samples: Sequence[TrainSample]) -> Self:
@@ -49,9 +54,12 @@ class Streams:
                 "train on text"
             )
         lengths_S = np.array([len(sample.token_ids) for sample in samples], np.int64)
+        starts_S, sequences_S = _starts(lengths_S), _sequences(samples)
         mask_N = _joined([sample.loss_mask for sample in samples], np.uint8)
-        if mask_N[_starts(lengths_S)].any():
+        if mask_N[starts_S].any():
             raise RunError("a sample trains on its first token, which nothing predicts; mask it")
+        num_trained_S = np.add.reduceat(mask_N, starts_S, dtype=np.int64)
+        tokens_Q = np.bincount(sequences_S, weights=num_trained_S)
         return cls(
             token_ids_N=_joined([sample.token_ids for sample in samples], np.int32),
             loss_mask_N=mask_N,
@@ -63,7 +71,10 @@ class Streams:
                 if (values_N := _given(samples, name, None)) is not None
             },
             lengths_S=lengths_S,
-            sequences_S=_sequences(samples),
+            starts_S=starts_S,
+            num_trained_S=num_trained_S,
+            sequences_S=sequences_S,
+            sequence_tokens_S=tokens_Q[sequences_S].astype(np.float32),
         )
 
     @property
@@ -79,20 +90,9 @@ class Streams:
         parts = [order[start:end] for start, end in zip(starts, ends, strict=True)]
         return np.concatenate(parts)
 
-    @property
-    def sequence_tokens_S(self) -> np.ndarray:
-        """How many tokens of each sample's whole sequence enter the loss."""
-        tokens_Q: np.ndarray = np.bincount(self.sequences_S, weights=self.num_trained_S)
-        return np.asarray(tokens_Q[self.sequences_S], np.float32)
-
-    @property
-    def num_trained_S(self) -> np.ndarray:
-        """How many tokens of each sample enter the loss."""
-        return np.add.reduceat(self.loss_mask_N.astype(np.int64), _starts(self.lengths_S))
-
     def segments(self, values_N: np.ndarray) -> np.ndarray:
         """Return the sum over each sample, for each of its tokens, in float64."""
-        sums_S = np.add.reduceat(values_N, _starts(self.lengths_S), dtype=np.float64)
+        sums_S = np.add.reduceat(values_N, self.starts_S, dtype=np.float64)
         return np.repeat(sums_S, self.lengths_S)
 
     def with_optional(self, **streams: np.ndarray) -> Self:
@@ -102,37 +102,37 @@ class Streams:
     def places(self, chosen: np.ndarray) -> np.ndarray:
         """Return where the tokens of some samples stand, in the order of a batch of them."""
         lengths = self.lengths_S[chosen]
-        places_N: np.ndarray = np.repeat(_starts(self.lengths_S)[chosen], lengths)
-        places_N += _positions(lengths)
+        shifts = self.starts_S[chosen] - _starts(lengths)
+        places_N: np.ndarray = np.arange(lengths.sum()) + np.repeat(shifts, lengths)
         return places_N
 
     def batch(self, chosen: np.ndarray, *, packed: bool, device: torch.device) -> Batch:
         """Return some samples as tensors: one packed row, or a padded row each."""
         lengths = self.lengths_S[chosen]
         shape = (len(chosen), int(lengths.max()))
-        places_N, positions_N = self.places(chosen), _positions(lengths)
+        places_N = self.places(chosen)
+        positions_N = places_N - np.repeat(self.starts_S[chosen], lengths)
         segments_N = np.repeat(np.arange(len(chosen)), lengths)
 
         def tensor(values_N: np.ndarray, dtype: type, padding: int = 0) -> torch.Tensor:
             if packed:
-                return torch.from_numpy(values_N.astype(dtype)[None]).to(device)
+                return torch.from_numpy(values_N.astype(dtype, copy=False)[None]).to(device)
             cells: np.ndarray = np.full(shape, padding, dtype)
             cells[segments_N, positions_N] = values_N
             return torch.from_numpy(cells).to(device)
 
-        mask_N = self.loss_mask_N[places_N]
         return Batch(
-            input_ids_RT=tensor(self.token_ids_N[places_N], np.int64),
+            input_ids_RT=tensor(self.token_ids_N.take(places_N), np.int64),
             position_ids_RT=tensor(positions_N, np.int64),
             segment_ids_RT=tensor(segments_N, np.int64, padding=-1),
-            loss_mask_RT=tensor(mask_N, np.uint8),
-            old_logprobs_RT=tensor(self.old_logprobs_N[places_N], np.float32),
-            advantages_RT=tensor(self.advantages_N[places_N], np.float32),
+            loss_mask_RT=tensor(self.loss_mask_N.take(places_N), np.uint8),
+            old_logprobs_RT=tensor(self.old_logprobs_N.take(places_N), np.float32),
+            advantages_RT=tensor(self.advantages_N.take(places_N), np.float32),
             sequence_tokens_S=torch.from_numpy(self.sequence_tokens_S[chosen]).to(device),
             segment_lengths=tuple(lengths.tolist()),
-            num_trained=int(mask_N.sum()),
+            num_trained=int(self.num_trained_S[chosen].sum()),
             **{
-                f"{name}_RT": tensor(values_N[places_N], np.float32)
+                f"{name}_RT": tensor(values_N.take(places_N), np.float32)
                 for name, values_N in self.optional.items()
             },
         )
@@ -160,13 +160,6 @@ def micro_batches(
 def _starts(lengths_S: np.ndarray) -> np.ndarray:
     starts_S: np.ndarray = np.cumsum(lengths_S) - lengths_S
     return starts_S
-
-
-def _positions(lengths_S: np.ndarray) -> np.ndarray:
-    """Count from 0 within each sample."""
-    places_N: np.ndarray = np.arange(lengths_S.sum())
-    places_N -= np.repeat(_starts(lengths_S), lengths_S)
-    return places_N
 
 
 def _joined(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:

@@ -161,8 +161,8 @@ class Learner:
         with attending(model, packed=self._model.packs):
             for part, batch in self._batches(streams, everything):
                 logprobs_RT = score(model, batch, temperature=self._temperature).logprobs_RT
-                values_N = logprobs_RT[batch.segment_ids_RT >= 0]
-                found_N[streams.places(part)] = values_N.cpu().numpy()
+                cells_RT = batch.segment_ids_RT.cpu().numpy() >= 0
+                found_N[streams.places(part)] = logprobs_RT.cpu().numpy()[cells_RT]
         return found_N
 
 

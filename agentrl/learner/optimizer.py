@@ -26,10 +26,12 @@ class Optimizer:
     def __init__(self, model: torch.nn.Module, config: OptimizerConfig, total_steps: int) -> None:
         self._config = config
         self._total_steps = total_steps
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        trained = [p for p in model.parameters() if p.requires_grad]
         self._masters = [
-            p if p.dtype is torch.float32 else p.detach().float().clone() for p in self._parameters
+            p if p.dtype is torch.float32 else p.detach().float().clone() for p in trained
         ]
+        pairs = zip(trained, self._masters, strict=True)
+        self._copied = [(p, master) for p, master in pairs if p is not master]
         self._adam = torch.optim.AdamW(
             self._masters,
             lr=config.learning_rate,
@@ -48,12 +50,11 @@ class Optimizer:
 
     def accumulate(self) -> None:
         """Add the gradients of a backward pass, in float32."""
-        for parameter, master in zip(self._parameters, self._masters, strict=True):
-            if parameter is master or parameter.grad is None:
-                continue
-            gradient = parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-            parameter.grad = None
+        for parameter, master in self._copied:
+            if parameter.grad is not None:
+                gradient = parameter.grad.float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> float:
@@ -76,32 +77,22 @@ class Optimizer:
             group["lr"] = self.learning_rate
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
-        for parameter, master in zip(self._parameters, self._masters, strict=True):
-            if parameter is not master:
-                parameter.copy_(master)
+        for parameter, master in self._copied:
+            parameter.copy_(master)
         self._num_steps += 1
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that resuming needs, master weights included."""
-        masters = [
-            master
-            for parameter, master in zip(self._parameters, self._masters, strict=True)
-            if parameter is not master
-        ]
+        masters = [master for _, master in self._copied]
         return {"adam": self._adam.state_dict(), "steps": self._num_steps, "masters": masters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self._adam.load_state_dict(state["adam"])
         self._num_steps = state["steps"]
-        copies = [
-            master
-            for parameter, master in zip(self._parameters, self._masters, strict=True)
-            if parameter is not master
-        ]
         with torch.no_grad():
-            for master, saved in zip(copies, state["masters"], strict=True):
+            for (_, master), saved in zip(self._copied, state["masters"], strict=True):
                 master.copy_(saved)
 
 

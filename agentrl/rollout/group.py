@@ -9,7 +9,6 @@ group's and member's place, so results do not depend on scheduling.
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Any, Self
 
 from agentrl.config.rollout import RolloutConfig, SamplingConfig
@@ -104,12 +103,7 @@ class Rollout:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         """Close every tool, the rest too when one fails to."""
         await self._stack.aclose()
 

@@ -8,20 +8,15 @@ class Reporter:
 
     def phase_started(self, name: str, total: int | None) -> None:
         """A phase (`sft`, `eval`, `train`) begins; `total` is its number of steps or episodes."""
-        return None
 
     def progress(self, done: int) -> None:
         """`done` of the phase's total are finished."""
-        return None
 
     def step_finished(self, step: int, metrics: Mapping[str, float]) -> None:
         """A training step has been recorded."""
-        return None
 
     def phase_ended(self, name: str, summary: Mapping[str, float]) -> None:
         """A phase is over."""
-        return None
 
     def note(self, text: str) -> None:
         """Something worth a line happened."""
-        return None

@@ -69,30 +69,22 @@ async def evaluate(
     return Evaluation(success=success, metrics=metrics, groups=ordered)
 
 
+@dataclass(frozen=True, slots=True)
 class Evaluator:
     """Evaluates a run before its first step, every so often, and after its last."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        run: Run,
-        host: RolloutHost,
-        recorder: Recorder,
-        tally: Tally,
-        samples: Sequence[Sample],
-    ) -> None:
-        self._config = config
-        self._run = run
-        self._host = host
-        self._recorder = recorder
-        self._tally = tally
-        self._samples = samples
+    config: RunConfig
+    run: Run
+    host: RolloutHost
+    recorder: Recorder
+    tally: Tally
+    samples: Sequence[Sample]
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether an evaluation follows this step of `steps`."""
-        every = self._config.eval.every
+        every = self.config.eval.every
         regular = every > 0 and step % every == 0
-        return bool(self._samples) and (step == 0 or regular or step >= steps)
+        return bool(self.samples) and (step == 0 or regular or step >= steps)
 
     async def evaluate_if_due(self, steps: int) -> None:
         """Evaluate the present policy, if that is due and has not been done.
@@ -100,23 +92,23 @@ class Evaluator:
         Raises:
             RunError: it cannot be evaluated; a checkpoint has been written.
         """
-        run, step = self._run, self._run.progress.step
+        run, step = self.run, self.run.progress.step
         if step in run.progress.success or not self.is_due(step, steps):
             return
         evaluation = await run.needs(
             evaluate(
-                self._host,
-                self._samples,
+                self.host,
+                self.samples,
                 name=f"eval{step}",
-                seed=derive_seed(self._config.seed, "eval"),
-                temperature=self._config.eval.temperature,
+                seed=derive_seed(self.config.seed, "eval"),
+                temperature=self.config.eval.temperature,
                 reporter=run.reporter,
             )
         )
-        if self._host.engine.failure is not None:
-            await run.stop(self._host.engine.failure)
-        await self._recorder.begin(evaluation.groups, step=step, fate="eval")
-        self._tally.count(evaluation.groups, executions=self._host.services.executions)
+        if self.host.engine.failure is not None:
+            await run.stop(self.host.engine.failure)
+        await self.recorder.begin(evaluation.groups, step=step, fate="eval")
+        self.tally.count(evaluation.groups, executions=self.host.services.executions)
         run.progress.success[step] = evaluation.success
         run.folder.record_metrics(step, "eval", evaluation.metrics)
-        self._recorder.end()
+        self.recorder.end()
