@@ -8,10 +8,8 @@ import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 
 from agentrl.aside import call
 from agentrl.config.rewards import TASK, RewardConfig
@@ -23,9 +21,10 @@ from agentrl.contracts.scorer import Scorer
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Group, Termination, Trajectory
-from agentrl.errors import InfraError, RolloutError, boundary
+from agentrl.errors import RolloutError, boundary
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import construct, plugin_class
+from agentrl.retry import retried
 from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.settle import settle
 from agentrl.waits import waiting, within
@@ -116,7 +115,8 @@ async def _ask(
         try:
             await _place(terms, places, group)
             try:
-                return await _attempts(terms, scorer, replace(group, trajectories=part))
+                attempt = partial(_attempt, terms, scorer, replace(group, trajectories=part))
+                return (await retried(attempt, retries=terms.retries))[0]
             finally:
                 places.release()
         except RolloutError as error:
@@ -136,31 +136,24 @@ async def _place(terms: RewardConfig, places: asyncio.Semaphore, group: Group) -
         await places.acquire()
 
 
-async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
-    """Ask one scorer, again after infrastructure errors.
+async def _attempt(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
+    """Ask one scorer once.
 
     Raises:
         RolloutError: it cannot say.
     """
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(InfraError),
-        stop=stop_after_attempt(1 + terms.retries),
-        wait=wait_random_exponential(multiplier=0.1, max=5.0),
-        reraise=True,
-    ):
-        with attempt, boundary(f"reward {terms.source!r}"):
-            asked = within(
-                call(scorer.score, group),
-                f"scorer {terms.source!r}",
-                f"group {group.id}",
-                remedy="look at what it calls; it is given up at its `timeout_s`",
-                deadline_s=terms.timeout_s,
-            )
-            given = list(await asked)
-            if (expected := len(group.trajectories)) != len(given):
-                raise ValueError(f"expected {expected} results, one a trajectory, got {given!r}")
-            outcomes: list[Outcome] = [tuple(_entry(terms, e) for e in row) for row in given]
-    return outcomes
+    with boundary(f"reward {terms.source!r}"):
+        asked = within(
+            call(scorer.score, group),
+            f"scorer {terms.source!r}",
+            f"group {group.id}",
+            remedy="look at what it calls; it is given up at its `timeout_s`",
+            deadline_s=terms.timeout_s,
+        )
+        given = list(await asked)
+        if (expected := len(group.trajectories)) != len(given):
+            raise ValueError(f"expected {expected} results, one a trajectory, got {given!r}")
+        return [tuple(_entry(terms, e) for e in row) for row in given]
 
 
 def _entry(terms: RewardConfig, entry: RewardEntry) -> RewardEntry:
