@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from typing_extensions import override
 
 from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
@@ -91,15 +92,16 @@ class ScriptedEngine(Engine):
         )
         version = self.policy_version
         written = self._encode(self._reply(session, turn, prompt_ids))
-        stops = [written.index(token) for token in sampling.stop_token_ids if token in written]
-        token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops)])]
+        ends = np.reshape(sampling.stop_token_ids, (-1, 1))
+        stops = np.flatnonzero((written == ends).any(axis=0))
+        token_ids = written[: min([sampling.max_tokens, *(stops[:1] + 1)])]
         delay_s = self._delay_s + self._token_delay_s * len(token_ids)
         if delay_s > 0:
             await asyncio.sleep(delay_s)
         # A reply that simply ends counts as stopped; only the budget cuts it short.
-        stopped = bool(stops) and min(stops) < len(token_ids)
+        stopped = len(stops) > 0 and stops[0] < len(token_ids)
         complete = stopped or len(written) <= sampling.max_tokens
-        logprobs = [self._logprob] * len(token_ids)
+        logprobs = np.full(len(token_ids), self._logprob, np.float32)
         return completion(token_ids, logprobs, version, "stop" if complete else "length")
 
     @override
@@ -144,12 +146,13 @@ class ScriptedEngine(Engine):
             )
         return replies[turn]
 
-    def _encode(self, reply: Reply) -> list[int]:
+    def _encode(self, reply: Reply) -> np.ndarray:
         if not isinstance(reply, str):
-            return list(reply)
+            return np.array(reply, np.int32)
         if self._tokenizer is None:
             raise EngineError(
                 f"the script's reply {reply!r} is text; pass `tokenizer`, or write token ids"
             )
         end = [] if self._stop_token_id is None else [self._stop_token_id]
-        return [*self._tokenizer.encode(reply, add_special_tokens=False), *end]
+        ids = self._tokenizer.encode(reply, add_special_tokens=False)
+        return np.array([*ids, *end], np.int32)
