@@ -92,14 +92,14 @@ class ScriptedEngine(Engine):
         )
         version = self.policy_version
         written = self._encode(self._reply(session, turn, prompt_ids))
-        ends = np.reshape(sampling.stop_token_ids, (-1, 1))
-        stops = np.flatnonzero((written == ends).any(axis=0))
-        token_ids = written[: min([sampling.max_tokens, *(stops[:1] + 1)])]
+        places = (written == token for token in sampling.stop_token_ids)
+        stops = [int(place.argmax()) for place in places if place.any()]
+        token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops)])]
         delay_s = self._delay_s + self._token_delay_s * len(token_ids)
         if delay_s > 0:
             await asyncio.sleep(delay_s)
         # A reply that simply ends counts as stopped; only the budget cuts it short.
-        stopped = len(stops) > 0 and stops[0] < len(token_ids)
+        stopped = bool(stops) and min(stops) < len(token_ids)
         complete = stopped or len(written) <= sampling.max_tokens
         logprobs = np.full(len(token_ids), self._logprob, np.float32)
         return completion(token_ids, logprobs, version, "stop" if complete else "length")

@@ -89,9 +89,9 @@ class Speech:
         It is rendered behind a short stub dialogue, so that its cost is that of `new`.
         """
         stub: list[Shown] = [_USER, self._stub(new)]
-        end = self.ends[new[0]["role"] == "tool"]
-        key = repr((stub, end, tools))
-        head = self._heads.get(key, lambda: self._head(stub, end, tools))
+        results = new[0]["role"] == "tool"
+        key = repr((stub, results, tools))
+        head = self._heads.get(key, lambda: self._head(stub, self.ends[results], tools))
         whole = self.text([*stub, *new], tools, generate=True)
         if not whole.startswith(head):
             raise RenderError(f"a {new[0]['role']} message changes how the turn before is written")
