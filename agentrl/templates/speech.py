@@ -29,6 +29,8 @@ from agentrl.templates.template import ChatTemplate, Shown
 
 _USER: Shown = {"role": "user", "content": "Hi."}
 _WORD = "Understood"
+_MOST_HEADS = 256
+"""Of stub dialogues: one for each set of tools, calls answered and number of the turn."""
 _THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
 _NEVER_SPOKEN = re.compile(
     r"response|result|output|observation|available|tool_list|user|system|human|assistant|bot"
@@ -61,7 +63,7 @@ class Speech:
         self.ways = ways
         self.tool_format = tool_format
         self._offered: Recent[list[ToolDict]] = Recent()
-        self._heads: Recent[str] = Recent()
+        self._heads: Recent[str] = Recent(_MOST_HEADS)
 
     def text(
         self, messages: Sequence[Shown], tools: Sequence[ToolDict], *, generate: bool = False
