@@ -53,7 +53,7 @@ class Record:
 
     def count(self, kind: TurnKind) -> int:
         """Return the number of turns of a kind."""
-        return sum(turn.kind is kind for turn in self.turns)
+        return [turn.kind for turn in self.turns].count(kind)
 
     def elapsed(self) -> float:
         """Return seconds since the episode began."""
