@@ -70,7 +70,8 @@ def weigh(entries: Iterable[RewardEntry], weights: Mapping[str, float]) -> Rewar
         matches = [key for key in weights if _is_under(source, key)]
         return weights[max(matches, key=len)] if matches else 1.0
 
-    return RewardLedger(tuple(replace(e, weight=weight_of(e.source)) for e in entries))
+    weighed = ((entry, weight_of(entry.source)) for entry in entries)
+    return RewardLedger(tuple(e if e.weight == w else replace(e, weight=w) for e, w in weighed))
 
 
 def _is_under(source: str, prefix: str) -> bool:

@@ -57,8 +57,15 @@ _STREAMS = {
 }
 
 
-def _nothing() -> np.ndarray:
-    return np.zeros(0)
+def _frozen(values: Any, dtype: Any) -> np.ndarray:
+    array = np.asarray(values, dtype=dtype)
+    if array.flags.writeable:
+        array = array.copy() if array.base is not None or array is values else array
+        array.setflags(write=False)
+    return array
+
+
+_NOTHING = {name: _frozen(np.zeros(0), dtype) for name, dtype in _STREAMS.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -76,9 +83,9 @@ class Turn:
     kind: TurnKind
     messages: tuple[Message, ...]
     token_ids: np.ndarray
-    mask: np.ndarray = field(default_factory=_nothing)
-    logprobs: np.ndarray = field(default_factory=_nothing)
-    versions: np.ndarray = field(default_factory=_nothing)
+    mask: np.ndarray = field(default_factory=lambda: _NOTHING["mask"])
+    logprobs: np.ndarray = field(default_factory=lambda: _NOTHING["logprobs"])
+    versions: np.ndarray = field(default_factory=lambda: _NOTHING["versions"])
     media: tuple[Media, ...] = ()
     tool_records: tuple[ToolRecord, ...] = ()
     parent: int | None = None
@@ -94,12 +101,12 @@ class Turn:
         """
         size, policy = len(self.token_ids), self.kind is TurnKind.POLICY
         if not policy and not len(self.mask):
-            object.__setattr__(self, "mask", np.zeros(size))
+            object.__setattr__(self, "mask", np.zeros(size, np.uint8))
         for name, dtype in _STREAMS.items():
             object.__setattr__(self, name, _frozen(getattr(self, name), dtype))
         if len(self.mask) != size:
             raise ValueError(f"{self.kind} turn: mask has {len(self.mask)} of {size} tokens")
-        if (self.mask > 1).any() or (not policy and self.mask.any()):
+        if self.mask.max(initial=0) > policy:
             raise ValueError(f"{self.kind} turn: mask must be 0, or 1 on tokens the policy wrote")
         expected = size if policy else 0
         for name in ("logprobs", "versions"):
@@ -294,11 +301,3 @@ class Group:
     def kept(self) -> tuple[Trajectory, ...]:
         """The trajectories that train."""
         return tuple(t for t in self.trajectories if not t.dropped)
-
-
-def _frozen(values: Any, dtype: Any) -> np.ndarray:
-    array = np.asarray(values, dtype=dtype)
-    if array.flags.writeable:
-        array = array.copy() if array.base is not None or array is values else array
-        array.setflags(write=False)
-    return array

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from typing_extensions import override
 
 from agentrl.contracts.engine import Completion, Engine, Prompt, Sampling, WeightPublisher
@@ -91,7 +92,8 @@ class ScriptedEngine(Engine):
         )
         version = self.policy_version
         written = self._encode(self._reply(session, turn, prompt_ids))
-        stops = [written.index(token) for token in sampling.stop_token_ids if token in written]
+        places = (written == token for token in sampling.stop_token_ids)
+        stops = [int(place.argmax()) for place in places if place.any()]
         token_ids = written[: min([sampling.max_tokens, *(i + 1 for i in stops)])]
         delay_s = self._delay_s + self._token_delay_s * len(token_ids)
         if delay_s > 0:
@@ -99,7 +101,7 @@ class ScriptedEngine(Engine):
         # A reply that simply ends counts as stopped; only the budget cuts it short.
         stopped = bool(stops) and min(stops) < len(token_ids)
         complete = stopped or len(written) <= sampling.max_tokens
-        logprobs = [self._logprob] * len(token_ids)
+        logprobs = np.full(len(token_ids), self._logprob, np.float32)
         return completion(token_ids, logprobs, version, "stop" if complete else "length")
 
     @override
@@ -144,12 +146,13 @@ class ScriptedEngine(Engine):
             )
         return replies[turn]
 
-    def _encode(self, reply: Reply) -> list[int]:
+    def _encode(self, reply: Reply) -> np.ndarray:
         if not isinstance(reply, str):
-            return list(reply)
+            return np.array(reply, np.int32)
         if self._tokenizer is None:
             raise EngineError(
                 f"the script's reply {reply!r} is text; pass `tokenizer`, or write token ids"
             )
         end = [] if self._stop_token_id is None else [self._stop_token_id]
-        return [*self._tokenizer.encode(reply, add_special_tokens=False), *end]
+        ids = self._tokenizer.encode(reply, add_special_tokens=False)
+        return np.array([*ids, *end], np.int32)

@@ -26,8 +26,8 @@ def token_list(prompt: Prompt, session: str) -> list[int]:
 
 
 def completion(
-    token_ids: Sequence[int],
-    logprobs: Sequence[float],
+    token_ids: Sequence[int] | np.ndarray,
+    logprobs: Sequence[float] | np.ndarray,
     versions: int | Sequence[int],
     finish_reason: Literal["stop", "length"],
 ) -> Completion:
@@ -35,6 +35,6 @@ def completion(
     return Completion(
         token_ids=np.asarray(token_ids, np.int32),
         logprobs=np.asarray(logprobs, np.float32),
-        versions=np.broadcast_to(np.asarray(versions, np.int32), (len(token_ids),)),
+        versions=np.full(len(token_ids), versions, np.int32),
         finish_reason=finish_reason,
     )

@@ -8,10 +8,8 @@ import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 
 from agentrl.aside import call
 from agentrl.config.rewards import TASK, RewardConfig
@@ -23,18 +21,17 @@ from agentrl.contracts.scorer import Scorer
 from agentrl.contracts.task import BaseTask
 from agentrl.contracts.tool import Services
 from agentrl.contracts.trajectory import Group, Termination, Trajectory
-from agentrl.errors import InfraError, RolloutError, boundary
+from agentrl.errors import RolloutError, boundary
 from agentrl.places import Places
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.registry import construct, plugin_class
+from agentrl.retry import LONGEST_PAUSE_S, retried
 from agentrl.rewards.functions import RewardFunction
 from agentrl.rewards.settle import settle
 from agentrl.waits import within
 
 _AT_ONCE = 64
 """Calls of one scorer that run at once; its deadline does not run while a call waits its turn."""
-
-_LONGEST_PAUSE_S = 5.0
 
 Outcome = tuple[RewardEntry, ...] | Failure
 
@@ -116,7 +113,8 @@ async def _ask(terms: RewardConfig, scorer: Scorer, places: Places, group: Group
     async def ask(part: tuple[Trajectory, ...]) -> Sequence[Outcome]:
         try:
             async with places.place(f"group {group.id}"):
-                return await _attempts(terms, scorer, replace(group, trajectories=part))
+                attempt = partial(_attempt, terms, scorer, replace(group, trajectories=part))
+                return (await retried(attempt, retries=terms.retries))[0]
         except RolloutError as error:
             return [Failure.of(error)] * len(part)
 
@@ -126,35 +124,28 @@ async def _ask(terms: RewardConfig, scorer: Scorer, places: Places, group: Group
 
 def _places(terms: RewardConfig) -> Places:
     remedy = "the calls before it are slow: lower the entry's `timeout_s`, or look at what it calls"
-    held_s = (1 + terms.retries) * (terms.timeout_s + _LONGEST_PAUSE_S)
+    held_s = (1 + terms.retries) * (terms.timeout_s + LONGEST_PAUSE_S)
     return Places(_AT_ONCE, f"queue: scorer {terms.source!r}", remedy=remedy, held_s=2 * held_s)
 
 
-async def _attempts(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
-    """Ask one scorer, again after infrastructure errors.
+async def _attempt(terms: RewardConfig, scorer: Scorer, group: Group) -> list[Outcome]:
+    """Ask one scorer once.
 
     Raises:
         RolloutError: it cannot say.
     """
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(InfraError),
-        stop=stop_after_attempt(1 + terms.retries),
-        wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE_S),
-        reraise=True,
-    ):
-        with attempt, boundary(f"reward {terms.source!r}"):
-            asked = within(
-                call(scorer.score, group),
-                f"scorer {terms.source!r}",
-                f"group {group.id}",
-                remedy="look at what it calls; it is given up at its `timeout_s`",
-                deadline_s=terms.timeout_s,
-            )
-            given = list(await asked)
-            if (expected := len(group.trajectories)) != len(given):
-                raise ValueError(f"expected {expected} results, one a trajectory, got {given!r}")
-            outcomes: list[Outcome] = [tuple(_entry(terms, e) for e in row) for row in given]
-    return outcomes
+    with boundary(f"reward {terms.source!r}"):
+        asked = within(
+            call(scorer.score, group),
+            f"scorer {terms.source!r}",
+            f"group {group.id}",
+            remedy="look at what it calls; it is given up at its `timeout_s`",
+            deadline_s=terms.timeout_s,
+        )
+        given = list(await asked)
+        if (expected := len(group.trajectories)) != len(given):
+            raise ValueError(f"expected {expected} results, one a trajectory, got {given!r}")
+        return [tuple(_entry(terms, e) for e in row) for row in given]
 
 
 def _entry(terms: RewardConfig, entry: RewardEntry) -> RewardEntry:

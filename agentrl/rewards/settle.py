@@ -28,6 +28,8 @@ def settle(trajectory: Trajectory, policy: FailurePolicy) -> Trajectory:
         ("truncated", end in _TRUNCATED, policy.truncated),
     )
     actions = {kind: action for kind, did, action in happened if did}
+    if not actions and not trajectory.dropped:
+        return trajectory
     penalties = tuple(
         RewardEntry(source=f"penalty/{kind}", value=policy.penalty)
         for kind, action in actions.items()

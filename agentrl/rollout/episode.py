@@ -74,7 +74,7 @@ class Episode:
         self._sampling = sampling
         self._schemas = opening.schemas
         self._record = Record.begin(
-            opening.sample.prompt, config=context.config, context_limit=context.context_limit
+            opening.prompt, config=context.config, context_limit=context.context_limit
         )
         self._tools = Toolset(
             tools=opening.tools,
@@ -109,7 +109,8 @@ class Episode:
     async def _dialogue(self) -> Termination:
         """Alternate turns until a reason to end."""
         record, config = self._record, self._config
-        record.set_prompt(self._opening.prompt())
+        if self._opening.error is not None:
+            raise self._opening.error
         await self._tools.create()
         if self._partner is not None:
             await self._partner.start()

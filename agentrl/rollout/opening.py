@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from agentrl.contracts.message import Message
 from agentrl.contracts.sample import Sample
 from agentrl.contracts.tool import BaseTool, ToolDict
+from agentrl.contracts.trajectory import Turn, TurnKind
 from agentrl.errors import RolloutError
 from agentrl.templates.render import Renderer
 
@@ -18,12 +19,12 @@ LONG_CHARS = 16_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opening:
-    """A sample's tools, their schemas and its prompt as tokens, or why it cannot be rendered."""
+    """A sample's tools, their schemas and its prompt; why that cannot be rendered, if so."""
 
     sample: Sample
     tools: Mapping[str, BaseTool]
     schemas: tuple[ToolDict, ...]
-    token_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    prompt: Turn
     error: RolloutError | None = None
 
     @classmethod
@@ -32,24 +33,16 @@ class Opening:
     ) -> "Opening":
         """Render the prompt of a sample with the tools that it is offered."""
         schemas = tuple(tool.tool_schema.for_template() for tool in tools.values())
+        token_ids, error = np.zeros(0, np.int32), None
         try:
             if num_chars(sample.prompt) > LONG_CHARS:
                 token_ids = await asyncio.to_thread(renderer.prompt, sample.prompt, schemas)
             else:
                 token_ids = renderer.prompt(sample.prompt, schemas)
-        except RolloutError as error:
-            return cls(sample=sample, tools=tools, schemas=schemas, error=error)
-        return cls(sample=sample, tools=tools, schemas=schemas, token_ids=token_ids)
-
-    def prompt(self) -> np.ndarray:
-        """Return the prompt's tokens.
-
-        Raises:
-            RolloutError: the template refuses it.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.token_ids
+        except RolloutError as refusal:
+            error = refusal
+        prompt = Turn(kind=TurnKind.PROMPT, messages=tuple(sample.prompt), token_ids=token_ids)
+        return cls(sample=sample, tools=tools, schemas=schemas, prompt=prompt, error=error)
 
 
 def num_chars(messages: Sequence[Message]) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,18 +30,10 @@ class Record:
     entries: list[RewardEntry] = field(default_factory=list)
 
     @classmethod
-    def begin(
-        cls, prompt: Sequence[Message], *, config: RolloutConfig, context_limit: int
-    ) -> "Record":
-        """Start with a prompt that is still to be rendered."""
-        nothing = np.zeros(0, np.int32)
-        turn = Turn(kind=TurnKind.PROMPT, messages=tuple(prompt), token_ids=nothing)
-        return cls(config=config, context_limit=context_limit, turns=[turn], context=nothing)
-
-    def set_prompt(self, token_ids: np.ndarray) -> None:
-        """Enter the prompt's tokens."""
-        self.turns[0] = replace(self.turns[0], token_ids=token_ids)
-        self.context = self.turns[0].token_ids
+    def begin(cls, prompt: Turn, *, config: RolloutConfig, context_limit: int) -> "Record":
+        """Start with a prompt."""
+        context = prompt.token_ids
+        return cls(config=config, context_limit=context_limit, turns=[prompt], context=context)
 
     @property
     def messages(self) -> list[Message]:
@@ -61,7 +53,7 @@ class Record:
 
     def count(self, kind: TurnKind) -> int:
         """Return the number of turns of a kind."""
-        return sum(turn.kind is kind for turn in self.turns)
+        return [turn.kind for turn in self.turns].count(kind)
 
     def elapsed(self) -> float:
         """Return seconds since the episode began."""
@@ -74,7 +66,7 @@ class Record:
                 kind=TurnKind.POLICY,
                 messages=(message,),
                 token_ids=completion.token_ids,
-                mask=np.ones(len(completion.token_ids)),
+                mask=np.ones(len(completion.token_ids), np.uint8),
                 logprobs=completion.logprobs,
                 versions=completion.versions,
                 parent=len(self.turns) - 1,

@@ -10,14 +10,8 @@ import copy
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
-
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from agentrl.config.rollout import RolloutConfig
 from agentrl.contracts.failure import Failure
@@ -32,13 +26,13 @@ from agentrl.errors import (
     boundary,
 )
 from agentrl.plugins.schema import violations
+from agentrl.retry import retried
 from agentrl.rollout.truncate import showable, truncate
 from agentrl.shield import quietly, shielded
 from agentrl.waits import within
 
 T = TypeVar("T")
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 _REMEDY = "look at what the tool waits for, or lower rollout.tool_timeout_s"
 _NAMES = {"image": "an image", "video": "a video"}
 
@@ -131,9 +125,10 @@ class Toolset:
     async def _execute(self, call: ToolCall, passed_limit: int | None) -> ToolRecord:
         began = time.monotonic()
         record = ToolRecord(call=call, outcome=ToolOutcome.OK, started_s=began - self.started)
+        attempts, retries = 1, self.config.tool_retries
         try:
             self._check(call, passed_limit)
-            record = await self._attempt(record)
+            record, attempts = await retried(partial(self._call, record), retries=retries)
             if record.media:
                 raise PluginError(
                     f"tool {call.name!r} returned {_NAMES[record.media[0].kind]}; the policy has "
@@ -151,12 +146,13 @@ class Toolset:
                 record,
                 outcome=ToolOutcome.INFRA_ERROR,
                 response="Error: the tool is not available",
-                attempts=1 + self.config.tool_retries * isinstance(error, InfraError),
                 failure=Failure.of(error),
             )
+            attempts = 1 + retries * isinstance(error, InfraError)
         limit, keep = self.config.max_tool_response_chars, self.config.tool_response_keep
         shown = truncate(showable(record.response), limit, keep)
-        return replace(record, response=shown, duration_s=time.monotonic() - began)
+        took_s = time.monotonic() - began
+        return replace(record, response=shown, duration_s=took_s, attempts=attempts)
 
     def _check(self, call: ToolCall, passed_limit: int | None) -> None:
         """Check that a call can be executed as it is written.
@@ -177,19 +173,8 @@ class Toolset:
         if faults:
             raise ToolError(f"invalid arguments: {'; '.join(faults)}")
 
-    async def _attempt(self, record: ToolRecord) -> ToolRecord:
-        """Call the tool, again after infrastructure errors."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(InfraError),
-            stop=stop_after_attempt(1 + self.config.tool_retries),
-            wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
-            reraise=True,
-        ):
-            with attempt:
-                done = await self._call(record)
-        return replace(done, attempts=attempt.retry_state.attempt_number)
-
     async def _call(self, record: ToolRecord) -> ToolRecord:
+        """Call the tool once."""
         name = record.call.name
         with boundary(f"tool {name!r}"):
             # A tool may write into what it is given: the record and a second attempt keep theirs.

@@ -8,7 +8,6 @@ the renderer is made (`probe`), so no template is refused for its habits.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from agentrl.templates.extend import Kind, appended, kind_of, why_not_extended
 from agentrl.templates.formats.registry import AUTO
 from agentrl.templates.formats.turn import ToolFormat
 from agentrl.templates.probe import find_speech
+from agentrl.templates.recent import Recent
 from agentrl.templates.speech import PROBE_TOOL
 from agentrl.templates.teach import Ways
 from agentrl.templates.template import ChatTemplate
@@ -30,7 +30,6 @@ from agentrl.templates.template import ChatTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CACHED_PROMPTS = 64
 _USER: Message = {"role": "user", "content": "Hi."}
 
 
@@ -74,7 +73,7 @@ class Renderer:
         self._encoder = ContentEncoder(tokenizer, template.source)
         self._speech = find_speech(template, self._encoder, tokenizer, tool_format)
         self._reasons: dict[tuple[Kind, bool], str] = {}
-        self._prompts: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._prompts: Recent[np.ndarray] = Recent()
         self.name = template.name
         self.template_digest = template.digest
         self.tool_format: ToolFormat = self._speech.tool_format
@@ -96,16 +95,13 @@ class Renderer:
         Raises:
             RenderError: the template refuses the messages.
         """
-        key = json.dumps([messages, tools], default=str)
-        ids = self._prompts.get(key)
-        if ids is None:
+
+        def make() -> np.ndarray:
             ids = self._encoder.encode(self._speech.text(messages, tools, generate=True))
             ids.setflags(write=False)
-            # A group renders one prompt many times, and groups overlap.
-            self._prompts[key] = ids
-            while len(self._prompts) > _CACHED_PROMPTS:
-                self._prompts.popitem(last=False)
-        return ids
+            return ids
+
+        return self._prompts.get(json.dumps([messages, tools], default=str), make)
 
     def reply(
         self,

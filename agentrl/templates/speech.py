@@ -16,6 +16,7 @@ from agentrl.contracts.tool import ToolDict
 from agentrl.errors import RenderError
 from agentrl.templates.encode import ContentEncoder
 from agentrl.templates.formats.turn import ToolFormat
+from agentrl.templates.recent import Recent
 from agentrl.templates.teach import (
     THINK_CLOSE,
     THINK_OPEN,
@@ -28,6 +29,8 @@ from agentrl.templates.template import ChatTemplate, Shown
 
 _USER: Shown = {"role": "user", "content": "Hi."}
 _WORD = "Understood"
+_MOST_HEADS = 256
+"""Of stub dialogues: one for each set of tools, calls answered and number of the turn."""
 _THINK_TAGS = (THINK_OPEN, THINK_CLOSE)
 _NEVER_SPOKEN = re.compile(
     r"response|result|output|observation|available|tool_list|user|system|human|assistant|bot"
@@ -59,6 +62,8 @@ class Speech:
         self.encoder = encoder
         self.ways = ways
         self.tool_format = tool_format
+        self._offered: Recent[list[ToolDict]] = Recent()
+        self._heads: Recent[str] = Recent(_MOST_HEADS)
 
     def text(
         self, messages: Sequence[Shown], tools: Sequence[ToolDict], *, generate: bool = False
@@ -69,7 +74,7 @@ class Speech:
             RenderError: the template refuses it.
         """
         marked = [self._marked(plain_message(message)) for message in messages]
-        shown, offered = adapt(marked, self.encoder.mark(list(tools)), self.ways)
+        shown, offered = adapt(marked, self._marked_tools(tools), self.ways)
         return self.template.render(shown, offered, generate=generate)
 
     def turn(self, before: Sequence[Shown], message: Shown, tools: Sequence[ToolDict]) -> str:
@@ -86,13 +91,18 @@ class Speech:
         It is rendered behind a short stub dialogue, so that its cost is that of `new`.
         """
         stub: list[Shown] = [_USER, self._stub(new)]
-        said = self.text(stub, tools)
+        results = new[0]["role"] == "tool"
+        key = repr((stub, results, tools))
+        head = self._heads.get(key, lambda: self._head(stub, self.ends[results], tools))
         whole = self.text([*stub, *new], tools, generate=True)
-        end = self.ends[new[0]["role"] == "tool"]
-        head = said.rpartition(end.token)[0] if end.own and end.token in said else said
         if not whole.startswith(head):
             raise RenderError(f"a {new[0]['role']} message changes how the turn before is written")
         return whole[len(head) :]
+
+    def _head(self, stub: Sequence[Shown], end: TurnEnd, tools: Sequence[ToolDict]) -> str:
+        """Return the text of a stub dialogue without the end of its last turn."""
+        said = self.text(stub, tools)
+        return said.rpartition(end.token)[0] if end.own and end.token in said else said
 
     def unframed(self, text: str) -> str:
         """Return a turn's text without what the template writes around every answer."""
@@ -159,6 +169,11 @@ class Speech:
         allowed = self._spoken if speaks else ()
         marked = {"role": message["role"], **self.encoder.mark(said, allowed)}
         return {**marked, "tool_calls": self.encoder.mark(calls)} if calls else marked
+
+    def _marked_tools(self, tools: Sequence[ToolDict]) -> list[ToolDict]:
+        if not tools:
+            return []
+        return self._offered.get(repr(tools), lambda: self.encoder.mark(list(tools)))
 
     def _stub(self, new: Sequence[Shown]) -> Shown:
         """Return the assistant message that `new` answers: a call for each result, if allowed."""

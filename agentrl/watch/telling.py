@@ -34,7 +34,7 @@ def _kind(wait: Wait) -> tuple[str, str]:
 def _line(alike: Sequence[Wait]) -> str:
     oldest = max(alike, key=lambda wait: wait.age_s)
     age = f"{oldest.age_s:.0f} s" if oldest.age_s >= 10 else f"{oldest.age_s:.1f} s"
-    end = "" if oldest.deadline_s is None else f" (given up at {oldest.deadline_s:g} s)"
+    end = "" if oldest.deadline_s is None else f" (given up at {oldest.deadline_s:.3g} s)"
     if len(alike) == 1:
         who = f"{oldest.waiter} waits for {oldest.resource}, {age} already{end}"
     else:

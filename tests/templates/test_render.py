@@ -156,6 +156,21 @@ def test_a_prompt_is_rendered_once_for_its_group(renderer: Renderer) -> None:
     )
 
 
+def test_a_reply_does_not_depend_on_the_replies_before_it(tokenizer: Any) -> None:
+    def answered(renderer: Renderer, call_id: str, tools: list[dict[str, Any]]) -> list[int]:
+        before = [USER[0], call_message(call_id, ADD, {"a": 2})]
+        context = renderer.prompt(before[:1], tools)
+        context = np.concatenate([context, renderer.assistant(before[1], tools)])
+        reply = renderer.reply(context, before, [tool_message(call_id, ADD, "4")], tools)
+        said = renderer.reply(context, before, USER, tools)
+        return [*reply.token_ids, *said.token_ids]
+
+    asked = [("call00000", SCHEMAS), ("call01000", SCHEMAS), ("call00000", []), ("<think>", [])]
+    used = Renderer(tokenizer)
+    for case in [*asked, *asked]:
+        assert answered(used, *case) == answered(Renderer(tokenizer), *case)
+
+
 def test_a_template_sees_one_date_for_a_whole_run(tokenizer: Any) -> None:
     renderer = Renderer(tokenizer, chat_template=DATED)
     assert renderer.text(USER, []) == renderer.text(USER, [])

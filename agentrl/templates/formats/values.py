@@ -10,6 +10,9 @@ from typing import Any
 DEEPEST = 64
 """Levels of nesting in a call; JSON readers refuse a trace of some 200."""
 
+_READER = json.JSONDecoder(strict=False)
+_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 
 class ValueFault(ValueError):
     """A value that cannot be read; `position` is how far into the text it could be followed."""
@@ -26,7 +29,7 @@ def read_json(text: str, start: int = 0) -> tuple[Any, int]:
         ValueFault: it is not JSON, or nothing else could hold it; the message says why.
     """
     try:
-        value, end = json.JSONDecoder(strict=False).raw_decode(text, start)
+        value, end = _READER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise ValueFault(error.msg, error.pos) from error
     except RecursionError as error:
@@ -48,7 +51,7 @@ def check_value(value: Any) -> None:
     """
     _check_depth(value)
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        _WRITER.encode(value).encode()
     except UnicodeEncodeError as error:
         raise ValueError("a string holds a lone surrogate") from error
 
@@ -62,5 +65,6 @@ def _check_depth(value: Any) -> None:
             if isinstance(item, dict | list)
             for child in (item.values() if isinstance(item, dict) else item)
         ]
-    if level:
-        raise ValueError(f"nested deeper than {DEEPEST}")
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {DEEPEST}")
