@@ -29,7 +29,7 @@ def check_samples(
     for sample in samples:
         offered_tools(sample, tools)
         choose_interaction(sample, interactions)
-        absent |= _absent(sample, tools)
+        absent |= _absent(sample, tools, absent)
         if sample.agent_name not in AGENTS:
             raise ConfigError(
                 f"{sample.where}: agent_name is {sample.agent_name!r}, a loop of its own that is "
@@ -76,16 +76,16 @@ def choose_interaction(
     return interactions[name]
 
 
-def _absent(sample: Sample, tools: Mapping[str, BaseTool]) -> set[str]:
-    """Return the tools that a row has arguments for and the run has not, as rows of verl's may.
+def _absent(sample: Sample, tools: Mapping[str, BaseTool], seen: set[str]) -> set[str]:
+    """Return the tools, unseen yet, that a row has arguments for and the run has not (verl's may).
 
     Raises:
         ConfigError: one of the names is a tool's but for a letter or two.
     """
-    absent = sample.tools_kwargs.keys() - tools.keys()
+    absent = sample.tools_kwargs.keys() - tools.keys() - seen
     if any(get_close_matches(name, tools, 1, 0.7) for name in absent):
         _unknown(sample, "tools_kwargs", sample.tools_kwargs, tools)
-    return set(absent)
+    return absent
 
 
 def _unknown(

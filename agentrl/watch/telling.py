@@ -33,8 +33,8 @@ def _kind(wait: Wait) -> tuple[str, str]:
 
 def _line(alike: Sequence[Wait]) -> str:
     oldest = max(alike, key=lambda wait: wait.age_s)
-    age = f"{oldest.age_s:.0f} s" if oldest.age_s >= 10 else f"{oldest.age_s:.1f} s"
-    end = "" if oldest.deadline_s is None else f" (given up at {oldest.deadline_s:.3g} s)"
+    age = _seconds(oldest.age_s)
+    end = "" if oldest.deadline_s is None else f" (given up at {_seconds(oldest.deadline_s)})"
     if len(alike) == 1:
         who = f"{oldest.waiter} waits for {oldest.resource}, {age} already{end}"
     else:
@@ -45,3 +45,7 @@ def _line(alike: Sequence[Wait]) -> str:
             f"{age} already{end}"
         )
     return f"{who}: {oldest.remedy}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
