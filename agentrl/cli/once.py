@@ -1,6 +1,6 @@
 """Evaluations and single rollouts outside of a run: what `agentrl eval` and `rollout` do."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from agentrl.trainer.content import Plugins
 from agentrl.trainer.evaluate import Evaluation, evaluate
 from agentrl.trainer.recording import FailureNotes
 from agentrl.trainer.runtime import RolloutHost, open_rollout
+from agentrl.watch.watch import Watch
 
 
 async def evaluate_once(
@@ -31,7 +32,8 @@ async def evaluate_once(
         ConfigError: the configuration does not work out.
         NotReadyError: the environment lacks something.
     """
-    async with _opened(config, weights, split, config.eval.samples) as (host, samples):
+    count = config.eval.samples
+    async with _opened(config, weights, split, count, reporter.note) as (host, samples):
         evaluation = await evaluate(
             host,
             samples,
@@ -46,15 +48,17 @@ async def evaluate_once(
 
 
 async def roll_out_samples(
-    config: RunConfig, *, weights: Path | None, split: Split, count: int
+    config: RunConfig, *, weights: Path | None, split: Split, count: int, say: Callable[[str], None]
 ) -> list[Group]:
     """Roll out the first `count` samples of a split once each, as training would sample them.
+
+    `say` is told of what waits for long, in a thread of its own.
 
     Raises:
         ConfigError: the configuration does not work out.
         NotReadyError: the environment lacks something.
     """
-    async with _opened(config, weights, split, count) as (host, samples):
+    async with _opened(config, weights, split, count, say) as (host, samples):
         return [
             await host.rollout.run_group(
                 sample, group_id=f"{split}-{i}", size=1, seed=derive_seed(config.seed, split, i)
@@ -65,12 +69,13 @@ async def roll_out_samples(
 
 @asynccontextmanager
 async def _opened(
-    config: RunConfig, weights: Path | None, split: Split, count: int
+    config: RunConfig, weights: Path | None, split: Split, count: int, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[RolloutHost, Sequence[Sample]]]:
     plugins = Plugins.load(config)
     samples = plugins.samples(split)[:count]
-    async with open_rollout(config, weights=weights, plugins=plugins, samples=samples) as host:
-        yield host, samples
+    with Watch(config.watch, say):
+        async with open_rollout(config, weights=weights, plugins=plugins, samples=samples) as host:
+            yield host, samples
 
 
 def write_output(path: Path, groups: Sequence[Group]) -> None:

@@ -19,6 +19,7 @@ def rollout(
 ) -> None:
     """Roll out samples with the configured tools and print the dialogues."""
     import asyncio
+    from functools import partial
 
     from rich.console import Console
 
@@ -27,9 +28,13 @@ def rollout(
     from agentrl.config.load import load_config
     from agentrl.traces.transcript import transcript
 
-    log_to_screen(Console(stderr=True))
+    stderr = Console(stderr=True)
+    log_to_screen(stderr)
     resolved = load_config(config, overrides or [])
-    groups = asyncio.run(roll_out_samples(resolved, weights=checkpoint, split=split, count=count))
+    say = partial(stderr.print, markup=False)
+    groups = asyncio.run(
+        roll_out_samples(resolved, weights=checkpoint, split=split, count=count, say=say)
+    )
     console = Console()
     for group in groups:
         for trajectory in group.trajectories:

@@ -81,6 +81,20 @@ def test_rollout_prints_the_dialogue_and_its_reward(agentrl: Program, project: P
     assert "reward 0" in result.stdout
 
 
+SLOW = "import time\ndef score(trajectory):\n    time.sleep(1)\n    return 0.0\n"
+
+
+@pytest.mark.parametrize("command", ["rollout", "eval"])
+def test_outside_of_a_run_too_who_waits_for_long_is_told(
+    agentrl: Program, project: Path, command: str
+) -> None:
+    (project / "slow.py").write_text(SLOW)
+    told = ("rewards=[{type: slow.py:score}]", "watch.tell_after_s=0.2")
+    result = agentrl(command, "train.yaml", *told)
+    assert result.exit_code == 0, result.output
+    assert "for scorer 'score'" in result.output.replace("\n", " ")
+
+
 def test_rollout_refuses_an_unknown_split(agentrl: Program, project: Path) -> None:
     assert agentrl("rollout", "train.yaml", "--split", "dev").exit_code == 2
 
