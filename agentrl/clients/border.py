@@ -5,9 +5,12 @@ httpx and httpx2 (which mcp and openai bring) name their exceptions alike and sh
 one that was never imported has raised nothing.
 """
 
+import ssl
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from agentrl.errors import InfraError
@@ -39,7 +42,7 @@ class TransientError(InfraError):
 
 
 class RefusedError(InfraError):
-    """The server does not take the request (4xx), and will not take it again."""
+    """The server does not take the request (4xx), or cannot be trusted (0): not again either."""
 
     def __init__(self, message: str, *, status: int, text: str = "") -> None:
         super().__init__(message)
@@ -52,12 +55,17 @@ def border(url: str, *, remedy: str = "") -> Iterator[None]:
 
     Raises:
         TransientError: no answer, or one that says to come again.
-        RefusedError: an answer of 4xx.
+        RefusedError: an answer of 4xx, or a certificate that this machine does not trust.
     """
     try:
         yield
     except InfraError:
         raise
+    except ssl.SSLCertVerificationError as error:
+        trust = remedy or "name your authority's certificate in SSL_CERT_FILE"
+        raise RefusedError(
+            _message(url, "a certificate that this machine trusts", str(error), trust), status=0
+        ) from error
     except failures() as error:
         response = getattr(error, "response", None)
         if response is not None:
@@ -89,10 +97,15 @@ def status_error(
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds of `Retry-After`; 0 without one, or for a date."""
+    """Return the seconds of `Retry-After`, which may be a date; 0 without one."""
+    asked = headers.get("retry-after", "0")
     try:
-        return max(0.0, float(headers.get("retry-after", "0")))
+        return max(0.0, float(asked))
     except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:  # neither: a server's own invention
         return 0.0
 
 

@@ -1,11 +1,18 @@
+import asyncio
 import importlib
+import shutil
+import ssl
 import subprocess
 import sys
+import time
+from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentrl.clients.border import RefusedError, TransientError, border
+from agentrl.clients.border import RefusedError, TransientError, border, retry_after_s
+from agentrl.clients.client import HttpClient
 
 URL = "http://127.0.0.1:9/v1"
 
@@ -72,3 +79,30 @@ def test_the_border_imports_none_of_them() -> None:
         "assert not {'httpx', 'httpx2', 'openai', 'mcp'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_date_in_retry_after_is_a_pause() -> None:
+    then = formatdate(time.time() + 60, usegmt=True)
+    assert 55 < retry_after_s({"retry-after": then}) <= 60
+    assert retry_after_s({"retry-after": formatdate(0, usegmt=True)}) == 0
+    assert retry_after_s({"retry-after": "soon"}) == 0
+
+
+async def test_a_certificate_that_nobody_trusts_is_refused_once(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = ["-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost", "-days", "1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    if shutil.which("openssl") is None:
+        pytest.skip("making a certificate needs openssl")
+    subprocess.run(["openssl", "req", *words, *files], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    client = HttpClient()
+    try:
+        port = listener.sockets[0].getsockname()[1]
+        with pytest.raises(RefusedError, match=r"CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE"):
+            await client.ask("GET", f"https://localhost:{port}/", timeout_s=10)
+    finally:
+        await client.close()
+        listener.close()

@@ -44,6 +44,23 @@ class ChatEngine(ChatBackend):
             await self.close()
             raise
 
+    async def add(self, url: str) -> None:
+        """Take in another endpoint.
+
+        Raises:
+            ConfigError: it is in use already.
+            NotReadyError: it does not answer.
+        """
+        await self._pool.add(url)
+
+    async def remove(self, url: str) -> None:
+        """Let go of an endpoint when it has answered what it was asked; it stays up.
+
+        Raises:
+            ConfigError: it is not in use, or the last one.
+        """
+        await self._pool.remove(url)
+
     @override
     async def reply(
         self,

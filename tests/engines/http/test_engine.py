@@ -66,10 +66,11 @@ def servers() -> Iterator[Callable[..., list[Server]]]:
     started: list[Server] = []
 
     def make(count: int, api: str = "vllm", delay_s: float = 0.0) -> list[Server]:
-        new = [Server(api, delay_s) for _ in range(count)]
-        for server in new:
-            server.start()
-        started.extend(new)
+        new = []
+        for _ in range(count):  # one by one: a port that is not taken yet may be given twice
+            new.append(Server(api, delay_s))
+            started.append(new[-1])
+            new[-1].start()
         return new
 
     yield make
@@ -271,6 +272,24 @@ async def test_a_chat_endpoint_plays_a_dialogue_with_tools(
     assert [r.call.arguments for r in trajectory.tool_records] == [{"a": 2, "b": 3}]
     assert trajectory.answer == "it said 5"
     assert trajectory.termination == "answered"
+
+
+async def test_chat_endpoints_come_and_go(servers: Any, renderer: Renderer) -> None:
+    first, second = servers(2)
+    engine = ChatEngine(HttpEngineConfig(type="http", urls=[first.url], api="openai_chat"))
+    await engine.start()
+    try:
+        await engine.add(second.url)
+        assert engine.drain_metrics()["engine/replicas"] == 2
+        await engine.remove(first.url)
+        first.kill()
+        actor = ChatActor(backend=engine, renderer=renderer)
+        trajectory = await roll(make_rollout(renderer, [], Adder(), actor=actor))
+        assert trajectory.answer == "it said 5"
+        with pytest.raises(ConfigError, match="is the last server"):
+            await engine.remove(second.url)
+    finally:
+        await engine.close()
 
 
 async def test_a_newcomer_gets_the_current_weights_before_it_serves(servers: Any) -> None:
