@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from agentrl.errors import RolloutError, boundary
@@ -65,3 +65,13 @@ async def to_its_end(work: "asyncio.Future[T]", *, deadline_s: float | None = No
     if cancelled and (task := asyncio.current_task()) is not None:
         task.cancel()
     return work.result()
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all at once; the first to fail cancels the others, and is what is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(part) for part in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__
+    return [task.result() for task in running]

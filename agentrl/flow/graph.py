@@ -4,7 +4,6 @@ A parameter is bound to the nearest node upstream that makes its type; `connect`
 What does not work out is said before anything runs, with both sides and the remedy.
 """
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -179,7 +178,5 @@ class DataflowGraph:
 
     def _known(self, name: str) -> Node:
         if name not in self.nodes:
-            close = difflib.get_close_matches(name, self.nodes, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"flow: there is no node {name!r} among {list(self.nodes)}{hint}")
+            raise ConfigError(f"flow: there is no node {name!r}; the nodes are {list(self.nodes)}")
         return self.nodes[name]

@@ -11,7 +11,7 @@ from agentrl.errors import RunError
 from agentrl.flow.graph import STEP, TICKET, DataflowGraph, Plan
 from agentrl.flow.node import Node, Refuse, Step
 from agentrl.flow.tickets import FlowState, Ticket, Tickets
-from agentrl.shield import to_its_end
+from agentrl.shield import to_its_end, together
 
 T = TypeVar("T")
 Values = dict[str, Any]
@@ -54,8 +54,8 @@ class Flow:
         self.version, self._plan, self._told, self._max = version, plan, told, max_refusals
         self.tasks = asyncio.TaskGroup()
         self._tickets = Tickets(state, plan.batch)
-        self._groups: dict[Ticket, Passed] = {}  # under way, or complete: those have no task
-        self._running: dict[Ticket, asyncio.Task[None]] = {}
+        self._running: dict[Ticket, tuple[Passed, asyncio.Task[None]]] = {}
+        self._ready: dict[Ticket, Passed] = {}
         self._news, self._refusals = asyncio.Event(), 0
         self._spent: defaultdict[str, float] = defaultdict(float)
 
@@ -80,14 +80,15 @@ class Flow:
 
     async def aclose(self) -> None:
         """Cancel what is running and wait for its clean-up."""
-        for task in self._running.values():
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._running.clear()
 
     async def _take(self) -> list[Passed]:
         """Wait for a step's groups; on-policy, nothing else runs from then on."""
-        batch, tickets, taken = self._plan.batch, self._tickets, dict[Ticket, Passed]()
+        batch, tickets, taken = self._plan.batch, self._tickets, list[Passed]()
         tickets.open = True
         self._begin()
         self._news.set()
@@ -95,21 +96,22 @@ class Flow:
             await self._news.wait()
             self._news.clear()
             # In the order of their positions: what completes together is taken in that order.
-            for ticket in sorted(self._groups.keys() - self._running.keys()):
+            for ticket in sorted(self._ready):
                 if tickets.is_stale(ticket, self.version):
-                    await self._refuse(self._groups[ticket], Refuse("stale"))
-                elif tickets.may_take(ticket, self.version, taken):
-                    taken[ticket] = self._groups.pop(ticket)
+                    await self._refuse(self._ready.pop(ticket), Refuse("stale"))
+                elif tickets.may_take(ticket, self.version):
+                    tickets.take(ticket)
+                    taken.append(self._ready.pop(ticket))
         if not batch.ahead:
             await self._drop_surplus()
-        for passed in taken.values():
+        for passed in taken:
             await self._told(passed)
-        return sorted(taken.values())
+        return sorted(taken)
 
     async def _drop_surplus(self) -> None:
         self._tickets.open = False
-        surplus = [p.ended() if t in self._running else p for t, p in self._groups.items()]
-        self._groups.clear()
+        surplus = [*self._ready.values(), *(p.ended() for p, _ in self._running.values())]
+        self._ready.clear()
         await self.aclose()
         for passed in sorted(surplus):
             await self._told(passed._replace(refused="surplus"))
@@ -117,21 +119,21 @@ class Flow:
 
     def _begin(self) -> None:
         while (ticket := self._tickets.begin(self.version)) is not None:
-            self._groups[ticket] = Passed(ticket, {TICKET: ticket}, time.monotonic())
-            self._running[ticket] = self.tasks.create_task(self._prepare(ticket))
+            passed = Passed(ticket, {TICKET: ticket}, time.monotonic())
+            self._running[ticket] = passed, self.tasks.create_task(self._prepare(passed))
 
-    async def _prepare(self, ticket: Ticket) -> None:
+    async def _prepare(self, passed: Passed) -> None:
         """Run one group up to `Batch`."""
-        by = await self._work(self._plan.per_group, self._groups[ticket].values)
-        del self._running[ticket]
-        passed = self._groups[ticket] = self._groups[ticket].ended()
+        by = await self._work(self._plan.per_group, passed.values)
+        del self._running[passed.ticket]
+        passed = passed.ended()
         if by is not None:
             return await self._refuse(passed._replace(by=by), passed.values[by])
         self._refusals = 0
+        self._ready[passed.ticket] = passed
         self._news.set()
 
     async def _refuse(self, passed: Passed, refusal: Refuse) -> None:
-        del self._groups[passed.ticket]
         self._spent[f"flow/{passed.by}/refused"] += 1
         self._refusals += passed.by != "batch"
         await self._told(passed._replace(refused=refusal.reason))
@@ -147,7 +149,7 @@ class Flow:
         """Run stages one after another, into `values`; a filter's no ends it: return its name."""
         for stage in stages:
             calls = [self._call(part, values) for part in stage]
-            made = await _together(calls) if len(calls) > 1 else [await calls[0]]
+            made = await together(calls) if len(calls) > 1 else [await calls[0]]
             values.update(zip((part.name for part in stage), made, strict=True))
             for part in stage:
                 if isinstance(values[part.name], Refuse) and STEP not in values:
@@ -161,16 +163,6 @@ class Flow:
         if STEP not in values:
             self._spent[f"flow/{part.name}/count"] += 1
         return result
-
-
-async def _together(work: Any) -> list[Any]:
-    """Await all at once; the first to fail cancels the others, and is what is raised."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(part) for part in work]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from failed.exceptions[0].__cause__
-    return [task.result() for task in running]
 
 
 @asynccontextmanager

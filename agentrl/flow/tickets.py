@@ -9,8 +9,8 @@ a place in it: for every later step, no more tickets fall due by then than there
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Collection
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -41,7 +41,9 @@ class Tickets:
     def __init__(self, state: FlowState, batch: Batch) -> None:
         self.open = False
         self._state, self._batch = state, batch
-        self._out: set[Ticket] = set()
+        self.taken: set[Ticket] = set()
+        self._out: list[int] = []  # positions, in their order
+        self._ages: Counter[int] = Counter()  # of tickets that are out and not taken, by version
         self._next = [Ticket(position, 0) for position in sorted(state.pending)]
         # Rounded first: 100 * 1.1 is a little more than 110.
         self._limit = math.ceil(round(batch.n * batch.oversample, 6)) + batch.n * batch.ahead
@@ -55,8 +57,14 @@ class Tickets:
             self._state.pending.append(self._state.position)
             self._state.position += 1
         ticket = self._next.pop(0)._replace(version=version)
-        self._out.add(ticket)
+        insort(self._out, ticket.position)
+        self._ages[version] += 1
         return ticket
+
+    def take(self, ticket: Ticket) -> None:
+        """Note that the step under way takes this one's group."""
+        self.taken.add(ticket)
+        self._ages[ticket.version] -= 1
 
     def close(self, ticket: Ticket, *, again: bool = False) -> None:
         """Take a ticket back; its prompt is done with, or is the next to be sampled `again`.
@@ -64,7 +72,9 @@ class Tickets:
         While nothing may begin, it opens the next step instead, as if it had not been begun; where
         the first win, it is done with.
         """
-        self._out.remove(ticket)
+        self._out.remove(ticket.position)
+        self._ages[ticket.version] -= ticket not in self.taken
+        self.taken.discard(ticket)
         if again and self.open:
             self._next.insert(0, ticket._replace(attempt=ticket.attempt + 1))
         elif again and not self._batch.first:
@@ -76,15 +86,15 @@ class Tickets:
         """Whether a group is too old for a step that updates weights of `version`."""
         return version - ticket.version > self._batch.ahead
 
-    def may_take(self, ticket: Ticket, version: int, taken: Collection[Ticket]) -> bool:
+    def may_take(self, ticket: Ticket, version: int) -> bool:
         """Whether the step that updates weights of `version` may take this one besides others."""
         n, ahead = self._batch.n, self._batch.ahead
-        places = n - len(taken) - 1
+        places = n - len(self.taken) - 1
         if places < 0 or self._batch.first:
             return places >= 0
         if not ahead:
             # Spares wait until one that was begun before them is refused.
-            return sum(other.position < ticket.position for other in self._out) < n
-        left = Counter(other.version for other in self._out - {ticket, *taken})
-        due = accumulate(left[version - ahead + later] for later in range(ahead + 1))
+            return bisect_left(self._out, ticket.position) < n
+        ages = (version - ahead + later for later in range(ahead + 1))
+        due = accumulate(self._ages[age] - (age == ticket.version) for age in ages)
         return all(num <= places + n * later for later, num in enumerate(due))

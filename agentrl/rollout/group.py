@@ -24,6 +24,7 @@ from agentrl.rollout.episode import Episode, EpisodeContext
 from agentrl.rollout.opening import Opening
 from agentrl.rollout.partner import Partner
 from agentrl.seed import derive_seed
+from agentrl.shield import together
 from agentrl.templates.render import Renderer
 from agentrl.turnstile import Turnstile
 from agentrl.waits import within
@@ -129,26 +130,15 @@ class Rollout:
         await self._context.turnstile.enter()
         tools = offered_tools(sample, self.tools)
         opening = await Opening.render(sample, tools, self._context.renderer)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                members = [
-                    tasks.create_task(
-                        self._run_member(
-                            opening,
-                            f"{group_id}-{member}",
-                            derive_seed(seed, member),
-                            sampling,
-                        )
-                    )
-                    for member in range(size)
-                ]
-        except BaseExceptionGroup as failed:
-            # A wrong configuration fails every member alike: one of the errors says it all.
-            raise failed.exceptions[0] from None
+        # A wrong configuration fails every member alike: one of the errors says it all.
+        members: list[Trajectory] = await together(
+            self._run_member(opening, f"{group_id}-{i}", derive_seed(seed, i), sampling)
+            for i in range(size)
+        )
         return Group(
             id=group_id,
             sample=sample,
-            trajectories=tuple(member.result() for member in members),
+            trajectories=tuple(members),
             sampling=sampling.model_dump(),
             template=self._template,
         )

@@ -94,7 +94,7 @@ async def test_a_node_runs_alone_on_a_recorded_group(make_config: Any) -> None:
 @pytest.mark.parametrize(
     ("flow", "said"),
     [
-        ({"replace": {"credits": "{}:rloo"}}, "no node 'credits' .* did you mean 'credit'"),
+        ({"replace": {"credits": "{}:rloo"}}, "no node 'credits'; the nodes are .*'credit'"),
         ({"replace": {"credit": "{}:wrong"}}, r"makes list\[TrainSample\], and .* list\[str\]"),
         ({"replace": {"credit": "{}:missing"}}, "missing"),
         ({"insert": {"after": "rollout", "node": "{}:Compliant"}}, "does not take its config"),
