@@ -87,7 +87,10 @@ class DockerSpawner(Spawner):
             if isinstance(
                 error, docker.errors.DockerException | requests.RequestException | OSError
             ):
-                raise SandboxError(f"docker did not start a container: {error}") from error
+                raise SandboxError(
+                    f"sandbox docker: no container could be started ({error}); look whether the "
+                    f"daemon runs (`docker info`) and what its log says"
+                ) from error
             raise
         return ContainerGuest(self._client, name, stream)
 

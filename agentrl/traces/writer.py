@@ -36,7 +36,7 @@ class TraceWriter:
         self._deadline_s = deadline_s
         self._queue: asyncio.Queue[Trace] = asyncio.Queue(_WAITING)
         self._sizes = dict.fromkeys(FILES.values(), 0)
-        self._failure: RolloutError | None = None
+        self._failure: RolloutError | DeadlineError | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -66,7 +66,8 @@ class TraceWriter:
             RunError: it could not be written.
         """
         try:
-            await shielded(self._within(self._queue.join(), "the run's end"))
+            if not isinstance(self._failure, DeadlineError):  # else it was waited for already
+                await shielded(self._within(self._queue.join(), "the run's end"))
         finally:
             if self._task is not None:
                 self._task.cancel()
@@ -111,6 +112,7 @@ class TraceWriter:
                 deadline_s=self._deadline_s,
             )
         except DeadlineError as error:
+            self._failure = error
             raise RunError(str(error)) from error
 
     async def _write(self) -> None:

@@ -175,7 +175,8 @@ class Programs:
             request = RunRequest(code="print(1)", owner=owner, run_timeout_s=1)
             yield Fault(
                 kind=f"daemon stopped (SIGSTOP): {resource}",
-                resource=f"sandbox docker: {resource}",
+                # A worker that does not answer its pings is given up before: then for a place.
+                resource="sandbox docker: " + resource * (resource != "run"),
                 waiter=f"program of {owner}",
                 work=partial(ending, partial(sandbox.run, request)),
             )
