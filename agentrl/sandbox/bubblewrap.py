@@ -54,7 +54,7 @@ class BubblewrapSpawner(Spawner):
         """
         if shutil.which("bwrap") is None:
             raise NotReadyError(f"sandbox bubblewrap: no `bwrap` on the PATH; {REMEDY}")
-        command = [*self._walls(slots=1), "--", self._python, "-I", "-c", "pass"]
+        command = [*self._walls(slots=1), "--", self._inside(), "-I", "-c", "pass"]
         probe = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -82,7 +82,7 @@ class BubblewrapSpawner(Spawner):
             *self._walls(slots=len(berth.uids)),
             *self._cgroups.binds(sandbox_id),
             *("--remount-ro", "/", "--"),
-            *(self._python, "-s", "-E", f"{GUEST}/supervisor.py", json.dumps(settings)),
+            *(self._inside(), "-s", "-E", f"{GUEST}/supervisor.py", json.dumps(settings)),
         ]
         try:
             command = self._cgroups.enter(sandbox_id, self._config, len(berth.uids), command)
@@ -133,21 +133,33 @@ class BubblewrapSpawner(Spawner):
         binds += ["--perms", "0755", "--dir", "/etc"]
         for file in SYSTEM_FILES:
             binds += ["--ro-bind-try", file, file]
-        for prefix in self._prefixes():
+        for prefix, inside in self._prefixes().items():
             # Folders above the bind would be closed to the slots' users (home folders often are).
-            for parent in reversed(Path(prefix).parents[:-1]):
+            for parent in reversed(Path(inside).parents[:-1]):
                 binds += ["--perms", "0755", "--dir", str(parent)]
-            binds += ["--ro-bind", prefix, prefix]
+            binds += ["--ro-bind", prefix, inside]
         return [*binds, "--ro-bind", str(guest_folder()), GUEST]
 
-    def _prefixes(self) -> list[str]:
-        """List the interpreter's own folders, where they are not under /usr already."""
+    def _inside(self) -> str:
+        """Return the interpreter's path within the walls."""
+        for prefix, inside in self._prefixes().items():
+            if self._python.startswith(f"{prefix}/"):
+                return inside + self._python.removeprefix(prefix)
+        return self._python
+
+    def _prefixes(self) -> dict[str, str]:
+        """Return the interpreter's own folders, if not under /usr already, and where they go.
+
+        Inside, /tmp is a slot's own: what lies there outside is moved.
+        """
         if self._python == sys.executable:
             found = {sys.prefix, sys.base_prefix}
         else:
             real = Path(self._python).resolve().parent.parent
             found = {str(Path(self._python).parent.parent.absolute()), str(real)}
-        return sorted(path for path in found if not path.startswith("/usr") and path != "/")
+        own = sorted(path for path in found if not path.startswith("/usr") and path != "/")
+        own_tmp = ("/tmp/", "/var/tmp/", f"{BOX}/")
+        return {p: f"/opt/python-{i}" if p.startswith(own_tmp) else p for i, p in enumerate(own)}
 
 
 def _devices() -> list[str]:

@@ -1,6 +1,9 @@
 """Which sandbox is opened, and the one clear error when none can be."""
 
 import shutil
+import tempfile
+import venv
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from agentrl.config.sandbox import (
     DockerSandboxConfig,
     LocalSandboxConfig,
 )
-from agentrl.contracts.sandbox import RunRequest
+from agentrl.contracts.sandbox import RunRequest, RunStatus
 from agentrl.errors import NotReadyError
 from agentrl.sandbox import open_sandbox
 
@@ -58,3 +61,15 @@ async def test_auto_is_the_first_that_can_be_had(monkeypatch: pytest.MonkeyPatch
     async with open_sandbox(AutoSandboxConfig(workers=1)) as sandbox:
         assert sandbox.name == "bubblewrap"
         assert (await sandbox.run(RunRequest(code="print(3)"))).ok
+
+
+@pytest.mark.bubblewrap
+async def test_a_python_below_tmp_runs_programs(config_for: Any) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        venv.create(folder, symlinks=True)
+        python = f"{folder}/bin/python"
+        config = config_for("bubblewrap", workers=1, bubblewrap={"python": python})
+        async with open_sandbox(config) as sandbox:
+            code = "import sys; open('/tmp/x', 'w').write('mine'); print(sys.prefix)"
+            result = await sandbox.run(RunRequest(code=code))
+    assert (result.status, result.stdout.strip()[:11]) == (RunStatus.OK, "/opt/python")
