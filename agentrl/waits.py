@@ -34,7 +34,7 @@ class Wait:
         waiter: who waits, its kind first (`episode step3-1-0`, `step 12`).
         remedy: what a person can do about it.
         deadline_s: seconds after which it ends by itself; None where that is not known.
-        began: its start on the monotonic clock, in seconds.
+        began: its start on the monotonic clock, in seconds; set on entering, if not before.
         task: what waits, where that is a task of an event loop.
     """
 
@@ -54,7 +54,7 @@ class Wait:
 
     def __enter__(self) -> None:
         """Begin to wait."""
-        self.began = time.monotonic()
+        self.began = self.began or time.monotonic()
         self.task = _current_task()
         _OPEN[id(self)] = self
 
@@ -64,9 +64,19 @@ class Wait:
         del _OPEN[id(self)]
 
 
-def waiting(resource: str, waiter: str, *, remedy: str, deadline_s: float | None = None) -> Wait:
-    """Register a wait while the body of a `with` statement runs; it ends nothing by itself."""
-    return Wait(resource, waiter, remedy, deadline_s)
+def waiting(
+    resource: str,
+    waiter: str,
+    *,
+    remedy: str,
+    deadline_s: float | None = None,
+    since: float | None = None,
+) -> Wait:
+    """Register a wait while the body of a `with` statement runs; it ends nothing by itself.
+
+    `since` is when the waiter began to wait, for this or for something before it; now by default.
+    """
+    return Wait(resource, waiter, remedy, deadline_s, since or 0.0)
 
 
 class DeadlineError(TimeoutError):

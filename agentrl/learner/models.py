@@ -5,6 +5,7 @@ the run, because a resumed run's policy is no longer it.
 """
 
 import copy
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from agentrl.learner.attention import packs
 from agentrl.paths import resolve_path
 from agentrl.plugins.reference import load_plugin
 from agentrl.templates.shipped import SHIPPED, shipped_template
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +179,16 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
+    if name == "bfloat16" and device.type == "cpu" and _cpu_kind() == "AVX2":
+        logger.warning(
+            "model.dtype=bfloat16: this CPU computes in it about 30 times slower than in float32, "
+            "as it has no AVX-512; use model.dtype=float32"
+        )
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _cpu_kind() -> str:
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def _frozen(model: Any) -> Any:

@@ -93,9 +93,9 @@ class Pool(Sandbox):
             SandboxError: two workers were lost under it, or the queue is full.
             ToolError: the request is not acceptable.
         """
-        language = self._check(request)
+        language, began = self._check(request), time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
-            seat = await self._seat(request.owner)
+            seat = await self._seat(request.owner, since=began)
             lacking = seat.worker.missing.intersection(language.commands)
             if lacking:
                 self._seats.give(seat)
@@ -113,7 +113,7 @@ class Pool(Sandbox):
             return result
         raise AssertionError("unreachable")
 
-    async def _seat(self, owner: str) -> Seat:
+    async def _seat(self, owner: str, *, since: float) -> Seat:
         """Wait for a seat; whoever has one gives it back by its program's deadline.
 
         Raises:
@@ -121,7 +121,8 @@ class Pool(Sandbox):
         """
         resource, waiter = f"sandbox {self.name}: a free place", f"program of {owner or 'a tool'}"
         remedy = "raise sandbox.workers, or look at the backend's daemon"
-        with waiting(resource, waiter, remedy=remedy, deadline_s=SEAT_DEADLINE_S):
+        deadline_s = time.monotonic() - since + SEAT_DEADLINE_S
+        with waiting(resource, waiter, remedy=remedy, deadline_s=deadline_s, since=since):
             try:
                 async with asyncio.timeout(SEAT_DEADLINE_S):
                     return await self._seats.take(owner)

@@ -6,6 +6,7 @@ import torch
 
 from agentrl.config.run import ModelConfig
 from agentrl.errors import ConfigError, NotReadyError
+from agentrl.learner import models
 from agentrl.learner.models import (
     Model,
     chat_template,
@@ -118,6 +119,15 @@ def test_a_gpu_number_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_auto_is_float32_on_a_cpu() -> None:
     assert choose_dtype("auto", torch.device("cpu")) is torch.float32
+
+
+@pytest.mark.parametrize(("kind", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_a_cpu_that_emulates_bfloat16_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, warned: bool
+) -> None:
+    monkeypatch.setattr(models, "_cpu_kind", lambda: kind)
+    assert choose_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+    assert ("use model.dtype=float32" in caplog.text) is warned
 
 
 def test_a_chat_template_file_that_is_missing_is_named(tiny_policy: str) -> None:
