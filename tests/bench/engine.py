@@ -36,7 +36,7 @@ from two_turns import (
 )
 
 from agentrl.config.load import load_config
-from agentrl.engines.weights import ModuleWeights
+from agentrl.engines.weights import LiveWeights, ModuleWeights
 from agentrl.runs.reporter import Reporter
 from agentrl.templates.render import Renderer
 from agentrl.trainer.trainer import Trainer
@@ -54,12 +54,12 @@ async def bench_rollout(folder: Path) -> dict[str, float]:
     model = build_model(len(tokenizer))
     model.save_pretrained(folder)
     engine = await open_vllm(model)
-    weights = ModuleWeights(module=model)
+    weights = LiveWeights(model)
     llm = await asyncio.to_thread(open_offline, folder)
     ours, offline, hits = [], [], []
     for number in range(ROUNDS + 1):
-        async with weights.lock:  # empties the cache, as every training step does
-            await engine.update_weights(weights, number)
+        weights.version = number
+        await engine.update_weights(weights)  # empties the cache, as every training step does
         engine.drain_metrics()
         speed, trajectories = await roll_out(engine, Renderer(tokenizer), number)
         ours.append(speed)
@@ -90,8 +90,8 @@ async def bench_sync() -> float:
     )
     model = LlamaForCausalLM(config).eval()
     engine = await open_vllm(model)
-    weights = ModuleWeights(module=model)
-    tensors = [tensor for _, tensor in weights.named_tensors()]
+    weights = LiveWeights(model)
+    tensors = [tensor for _, tensor in ModuleWeights(module=model).named_tensors()]
     copies = [torch.empty_like(tensor) for tensor in tensors]
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     syncs, plain = [], []
@@ -101,8 +101,8 @@ async def bench_sync() -> float:
             copy.copy_(tensor)
         plain.append(time.perf_counter() - began)
         began = time.perf_counter()
-        async with weights.lock:
-            await engine.update_weights(weights, number)
+        weights.version = number
+        await engine.update_weights(weights)
         syncs.append(time.perf_counter() - began)
     await engine.close()
     sync_s, copy_s = statistics.median(syncs[1:]), statistics.median(plain[1:])

@@ -25,7 +25,7 @@ from agentrl.contracts.tool import BaseTool, ToolCall, ToolResponse
 from agentrl.contracts.trajectory import Trajectory
 from agentrl.engines.vllm.engine import VllmEngine
 from agentrl.engines.vllm.launch import CPU_BLOCK_TOKENS, ModelSpec
-from agentrl.engines.weights import ModuleWeights
+from agentrl.engines.weights import LiveWeights
 from agentrl.plugins.reference import load_plugin
 from agentrl.plugins.schema import infer_schema
 from agentrl.rollout.group import Rollout
@@ -104,9 +104,7 @@ async def open_vllm(model: Any, **options: Any) -> VllmEngine:
     config = VllmEngineConfig(type="vllm", max_batch=AT_ONCE, kv_cache_gb=CACHE_GB, **options)
     engine = VllmEngine(spec, config, log_file=LOG)
     await engine.start()
-    weights = ModuleWeights(module=model)
-    async with weights.lock:
-        await engine.update_weights(weights, 0)
+    await engine.update_weights(LiveWeights(model))
     return engine
 
 
