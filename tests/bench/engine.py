@@ -121,7 +121,7 @@ class Clock(Reporter):
         self.at.append(time.perf_counter())
 
 
-def train(folder: Path, name: str, *words: str) -> Trainer:
+def train(folder: Path, name: str, *words: str) -> tuple[Trainer, Clock]:
     """Run the calculator task with a code interpreter that takes a second longer."""
     clock = Clock()
     config = load_config(
@@ -136,7 +136,7 @@ def train(folder: Path, name: str, *words: str) -> Trainer:
     trainer.train(sft_only="sft.steps=0" not in words)
     steps = [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)][WARM_UP - 1 :]
     print(f"{name}: {statistics.median(steps):.2f} s a step")
-    return trainer
+    return trainer, clock
 
 
 def load_tools_yaml() -> list[dict[str, Any]]:
@@ -150,25 +150,24 @@ def load_tools_yaml() -> list[dict[str, Any]]:
 
 def bench_overlap(folder: Path, prompts: int) -> float:
     """Compare wall time of the same steps with and without overlap."""
-    warm = train(folder, "sft", f"sft.steps={SFT_STEPS}")
+    warm, _ = train(folder, "sft", f"sft.steps={SFT_STEPS}")
     policy = warm.folder.checkpoints / (warm.folder.path / "latest").read_text().strip()
     walls: dict[int, list[float]] = {0: [], 1: []}
     for number in range(REPEATS):
         for staleness in (0, 1):
-            run = train(
+            run, clock = train(
                 folder, f"staleness{staleness}-{number}", "sft.steps=0", "model.builder=null",
                 f"model.path={policy}", f"train.steps={STEPS}",
                 f"train.prompts_per_step={prompts}", "train.epochs_per_step=2",
                 f"rollout.max_staleness={staleness}", "engine.on_update=continue",
             )  # fmt: skip
-            at = run.reporter.at  # type: ignore[attr-defined]
-            walls[staleness].append(at[-1] - at[WARM_UP - 1])
+            walls[staleness].append(clock.at[-1] - clock.at[WARM_UP - 1])
             if staleness == 0:
                 lines = (run.folder.path / "metrics.jsonl").read_text().splitlines()
                 rows = [json.loads(line) for line in lines]
                 shares = {
-                    key: statistics.median(row[f"timing_s/{key}"] for row in rows)
-                    for key in ("rollout", "update")
+                    key: statistics.median(row[key] for row in rows if key in row)
+                    for key in sorted({key for row in rows for key in row if "timing_s/" in key})
                 }
                 print(f"without overlap: {shares}")
     ratios = [b / a for a, b in zip(walls[0], walls[1], strict=True)]
