@@ -56,7 +56,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             known = _as_ours(error)
             if known is None or os.environ.get("AGENTRL_LOG_LEVEL", "").upper() == "DEBUG":
                 raise
-            typer.echo(f"error: {known}", err=True)
+            where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            typer.echo(f"error: {known}{where}", err=True)
             raise typer.Exit(known.exit_code) from None
 
     return run

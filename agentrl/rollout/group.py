@@ -31,8 +31,9 @@ from agentrl.waits import within
 
 _UNBOUNDED = 1 << 40
 _OPEN_DEADLINE_S = 1800.0
-_CLEAN_UP_S = 60.0
 """Of a tool's `open`, which may load models or start servers."""
+_CLEAN_UP_S = 60.0
+"""After its deadline, an episode gives its place back within as long again and this."""
 
 
 class Rollout:

@@ -99,36 +99,17 @@ class Server:
             waiter=f"episode {group}-0",
             work=partial(play, renderer, times, group, engine=engine),
         )
-        step = SimpleNamespace(progress=SimpleNamespace(step=number), needs=_as_it_is)
-        weights = LiveWeights(self.module)
-        weights.version = number
-        sync = WeightSync(
-            run=step,  # type: ignore[arg-type]
-            engine=engine,
-            weights=weights,
-            probe=ParityProbe([], None, score=lambda _: [], exact=True),
-            pause=False,
-            deadline_s=times.deadline_s,
-        )
         yield Fault(
             kind="weight transfer to a stopped engine",
             resource="weight transfer: the engine's update",
             waiter=f"step {number}",
-            work=partial(ending, sync.publish),
-        )
-        held = WeightSync(
-            run=step,  # type: ignore[arg-type]
-            engine=engine,
-            weights=LiveWeights(self.module),
-            probe=sync.probe,
-            pause=False,
-            deadline_s=times.deadline_s,
+            work=partial(ending, self._sync(engine, times, number).publish),
         )
         yield Fault(
             kind="an engine that never lets go of the weights",
             resource="weight transfer: the engine to let go of the weights",
             waiter=f"step {number}",
-            work=partial(ending, partial(_update_while_read, held)),
+            work=partial(ending, partial(_update_while_read, self._sync(engine, times, number))),
         )
         group = f"judge-{number}"
         yield Fault(
@@ -136,6 +117,19 @@ class Server:
             resource="scorer 'judge'",
             waiter=f"group {group}",
             work=partial(play, renderer, times, group, scorers={"judge": Judge(self.url).score}),
+        )
+
+    def _sync(self, engine: HttpEngine, times: Times, number: int) -> WeightSync:
+        weights = LiveWeights(self.module)
+        weights.version = number
+        step = SimpleNamespace(progress=SimpleNamespace(step=number), needs=_as_it_is)
+        return WeightSync(
+            run=step,  # type: ignore[arg-type]
+            engine=engine,
+            weights=weights,
+            probe=ParityProbe([], None, score=lambda _: [], exact=True),
+            pause=False,
+            deadline_s=times.deadline_s,
         )
 
 

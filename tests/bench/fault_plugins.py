@@ -99,21 +99,17 @@ def plugin_faults(renderer: Renderer, times: Times, number: int) -> Iterator[Fau
             waiter=f"episode {group}-0",
             work=partial(roll, group, tool=stuck),
         )
-    clinging, group = Adder("clinging"), f"tool-clinging-{number}"
+    clinging = Adder("clinging")
     clinging.execute = _clings  # type: ignore[method-assign]
-    yield Fault(
-        kind="tool swallows its cancellation",
-        resource="tool 'clinging': execute",
-        waiter=f"episode {group}-0",
-        work=partial(roll, group, tool=clinging),
-    )
-    group = f"tool-plain-{number}"
-    yield Fault(
-        kind="tool's plain function hangs",
-        resource="tool 'plain': execute",
-        waiter=f"episode {group}-0",
-        work=partial(roll, group, tool=adapt_tool(Plain(), schema("plain"), where="bench")),
-    )
+    plain = adapt_tool(Plain(), schema("plain"), where="bench")
+    for kind, tool in (("swallows its cancellation", clinging), ("is a plain function", plain)):
+        group = f"tool-{tool.name}-{number}"
+        yield Fault(
+            kind=f"tool that never returns {kind}",
+            resource=f"tool '{tool.name}': execute",
+            waiter=f"episode {group}-0",
+            work=partial(roll, group, tool=tool),
+        )
     for method in _INTERACTION:
         teacher, group = Teacher(), f"{method}-{number}"
         teacher.name = f"teacher_{method}"
@@ -124,28 +120,19 @@ def plugin_faults(renderer: Renderer, times: Times, number: int) -> Iterator[Fau
             waiter=f"episode {group}-0",
             work=partial(roll, group, teacher=teacher),
         )
-    group = f"scorer-{number}"
-    yield Fault(
-        kind="scorer hangs",
-        resource="scorer 'slow'",
-        waiter=f"group {group}",
-        work=partial(roll, group, scorers={"slow": _never_scores}),
-    )
-    group = f"scorer-plain-{number}"
-    yield Fault(
-        kind="scorer's plain function hangs",
-        resource="scorer 'plain'",
-        waiter=f"group {group}",
-        work=partial(roll, group, scorers={"plain": _hang}),
-    )
-    # One group more than the scorer has places: it waits behind calls that hang.
-    group = f"scorer-queue-{number}"
-    yield Fault(
-        kind="queue for a scorer",
-        resource="queue: scorer 'busy'",
-        waiter=f"group {group}",
-        work=partial(roll, group, scorers={"busy": _never_scores}, size=scoring._AT_ONCE + 1),
-    )
+    # One call more than the scorer has places: it waits behind calls that hang.
+    for name, score, size, resource in (
+        ("slow", _never_scores, 1, "scorer 'slow'"),
+        ("plain", _hang, 1, "scorer 'plain'"),
+        ("busy", _never_scores, scoring._AT_ONCE + 1, "queue: scorer 'busy'"),
+    ):
+        group = f"scorer-{name}-{number}"
+        yield Fault(
+            kind=resource,
+            resource=resource,
+            waiter=f"group {group}",
+            work=partial(roll, group, scorers={name: score}, size=size),
+        )
     stuck, group = Adder("hog"), f"places-{number}"
     stuck.execute = _never  # type: ignore[method-assign]
     yield Fault(

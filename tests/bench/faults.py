@@ -55,7 +55,7 @@ async def inject(fault: Fault, said: Said, times: Times) -> dict[str, object]:
     told = bool(named) or fault.resource in ending  # whose it is, its record says
     return {
         "kind": fault.kind,
-        "told": told and told_s <= TOLD_WITHIN * times.tell_after_s + 1,
+        "told": told and told_s <= max(TOLD_WITHIN * times.tell_after_s, times.tell_after_s + 1),
         "told_s": round(told_s, 1),
         "line": line,
         "hung": not task.done(),

@@ -229,3 +229,20 @@ def test_a_debug_log_level_shows_the_traceback(project: Path) -> None:
     )
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+
+
+BROKEN_NODE = """
+from agentrl.contracts.trajectory import Group
+from agentrl.errors import ConfigError
+from agentrl.flow.node import Refuse
+
+def compliant(group: Group) -> Refuse | None:
+    raise ConfigError("no rules were given")
+"""
+
+
+def test_an_error_of_a_node_says_which_node(agentrl: Program, project: Path) -> None:
+    (project / "rules.py").write_text(BROKEN_NODE)
+    node = "flow={insert: {after: rollout, node: rules.py:compliant}}"
+    result = agentrl("train", "train.yaml", node)
+    assert_one_error(result, 2, "no rules were given", "(raised by flow node 'compliant')")
